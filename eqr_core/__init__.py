@@ -1,0 +1,1 @@
+"""Equilibrium reasoning: a learned operator iterated to a fixed point."""

@@ -1,0 +1,74 @@
+"""Every error that eqr_core raises on purpose.
+
+EqrError
+├── GridError            a grid that no task accepts, or that breaks its task's rules
+├── BudgetError          a budget outside its limits
+├── ModelError           an unknown model, or one that does not fit the grid
+│   └── CheckpointError  a checkpoint that cannot be read, or whose digest is wrong
+├── RecipeError          a training recipe with an unknown or impossible field
+├── DataError            a puzzle file or packed data set that cannot be read
+├── QueueFull            the engine's waiting line is full
+└── EngineStopped        the engine no longer takes or finishes work
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class EqrError(Exception):
+    """Base of all errors raised on purpose; its message is fit for a user's eyes."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with an input, and where.
+
+    `place` is a path such as ``row 3, column 5``; rows and columns count from 1.
+    """
+
+    message: str
+    place: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}" if self.place else self.message
+
+
+class GridError(EqrError):
+    """A grid that cannot be solved as given. `problems` lists every fault found."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(str(problem) for problem in problems))
+
+
+class BudgetError(EqrError):
+    """A budget field outside its limits. `field` names it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        self.field = field
+        super().__init__(f"{field}: {message}")
+
+
+class ModelError(EqrError):
+    """An unknown model, or one that does not fit the task or the grid's size."""
+
+
+class CheckpointError(ModelError):
+    """A checkpoint that cannot be read, or whose content does not match its card."""
+
+
+class RecipeError(EqrError):
+    """A training recipe that is unknown, malformed or impossible."""
+
+
+class DataError(EqrError):
+    """A puzzle file or packed data set that cannot be read."""
+
+
+class QueueFull(EqrError):
+    """The engine's waiting line is full; try again later."""
+
+
+class EngineStopped(EqrError):
+    """The engine has been stopped, or its stepping thread has died."""

@@ -1,0 +1,88 @@
+"""What an operator is made of, as plain values that a card can hold."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from eqr_core.errors import ModelError
+
+Mixer = Literal["token", "attention", "units"]
+States = Literal["hierarchical", "single"]
+Initial = Literal["random", "fixed"]
+
+
+@dataclass(frozen=True)
+class OperatorConfig:
+    """Hyper-parameters of f_θ (paper section 3 and its Sudoku and Maze configurations).
+
+    Layers per outer step = `cycles` · `updates` (+ `cycles` for the second state) · `blocks`.
+    """
+
+    task: str
+    mixer: Mixer
+    hidden: int
+    blocks: int
+    cycles: int
+    """H_cycles: cycles of one outer step; only the last one carries gradients in training."""
+    updates: int
+    """L_cycles: updates of the lower state (or of the only one) in one cycle."""
+    states: States = "hierarchical"
+    expansion: float = 4.0
+    heads: int = 8
+    """Attention heads; `attention` only."""
+    rotary: bool = True
+    """Rotary position embedding; `attention` only."""
+    tokens: int | None = None
+    """Tokens of a grid; the `token` mixer's weights depend on it, the others take any number."""
+    vocabulary: int = 0
+    """Size of the token table; 0 for `units`, which embeds candidates instead."""
+    constraint_kinds: int = 0
+    """Number of projections shared by constraint families; `units` only."""
+    damping: float = 0.05
+    """λ: the share of the old state kept by each update."""
+    noise: float = 0.01
+    """β: standard deviation of the path noise in training (NI)."""
+    initial: Initial = "random"
+    """`random` draws each trajectory's state (RI); `fixed` uses one stored vector (TRM)."""
+    q_outputs: int = 1
+    """Outputs of the halting head; the first one is the halting logit."""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("mixer", Mixer), ("states", States), ("initial", Initial)):
+            value = getattr(self, name)
+            if value not in get_args(allowed):
+                raise ModelError(
+                    f"{name} is {value!r}; it must be one of {', '.join(get_args(allowed))}"
+                )
+        for name in ("hidden", "blocks", "cycles", "updates", "heads", "q_outputs"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ModelError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        if self.mixer == "units":
+            if self.constraint_kinds < 1:
+                raise ModelError("the units mixer needs constraint_kinds of at least 1")
+        elif self.vocabulary < 2:
+            raise ModelError(f"the {self.mixer} mixer needs a vocabulary of at least 2")
+        if self.mixer == "token" and not self.tokens:
+            raise ModelError("the token mixer needs the number of tokens")
+        if self.mixer == "attention" and self.hidden % (2 * self.heads):
+            raise ModelError(f"hidden {self.hidden} must be a multiple of twice heads {self.heads}")
+
+    @property
+    def layers_per_step(self) -> int:
+        """Block passes of one outer step (DESIGN: reported as `layers` per iteration)."""
+        upper = 1 if self.states == "hierarchical" else 0
+        return self.cycles * (self.updates + upper) * self.blocks
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the card."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> OperatorConfig:
+        """The configuration a card holds; unknown or missing fields raise ModelError."""
+        try:
+            return OperatorConfig(**values)
+        except TypeError as error:
+            raise ModelError(f"operator configuration: {error}") from None

@@ -1,0 +1,106 @@
+"""Blocks of the operator. They differ in how positions see each other: the mixer.
+
+`token` and `attention` are the paper's and know nothing of the task. `units` pools over the
+task's constraints: it knows which candidates exclude each other and nothing of the grid's size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eqr_core.model.config import OperatorConfig
+from eqr_core.model.layers import Linear, SwiGLU, rms_norm, rotary_tables, rotate
+from eqr_core.tasks.base import ConstraintLayout
+
+
+class TokenBlock(nn.Module):
+    """Post-norm block with a SwiGLU over the token axis. x [batch, tokens, hidden]."""
+
+    def __init__(self, config: OperatorConfig) -> None:
+        super().__init__()
+        assert config.tokens is not None  # narrows the type; OperatorConfig checked it
+        self.mix = SwiGLU(config.tokens, config.expansion)
+        self.mlp = SwiGLU(config.hidden, config.expansion)
+
+    def forward(self, x: Tensor) -> Tensor:
+        turned = x.transpose(1, 2)
+        x = rms_norm(turned + self.mix(turned)).transpose(1, 2)
+        return rms_norm(x + self.mlp(x))
+
+
+class SelfAttention(nn.Module):
+    """Bidirectional attention, optionally with rotary embedding. x [batch, tokens, hidden]."""
+
+    def __init__(self, hidden: int, heads: int, rotary: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.rotary = rotary
+        self.qkv = Linear(hidden, 3 * hidden)
+        self.out = Linear(hidden, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, hidden = x.shape
+        qkv = self.qkv(x).view(batch, tokens, 3, self.heads, hidden // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        if self.rotary:
+            cos, sin = rotary_tables(tokens, hidden // self.heads, x.device)
+            query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.out(mixed.transpose(1, 2).reshape(batch, tokens, hidden))
+
+
+class AttentionBlock(nn.Module):
+    """Post-norm block with self-attention. x [batch, tokens, hidden]."""
+
+    def __init__(self, config: OperatorConfig) -> None:
+        super().__init__()
+        self.mix = SelfAttention(config.hidden, config.heads, config.rotary)
+        self.mlp = SwiGLU(config.hidden, config.expansion)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = rms_norm(x + self.mix(x))
+        return rms_norm(x + self.mlp(x))
+
+
+class _MaxPool(torch.autograd.Function):
+    """amax whose gradient goes to every maximum whole: ties are rare, counting them is dear."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, dims: tuple[int, ...]) -> Tensor:  # type: ignore[no-untyped-def]
+        highest = x.amax(dims, keepdim=True)
+        ctx.save_for_backward(x, highest)
+        return highest
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
+        x, highest = ctx.saved_tensors
+        return (x == highest) * grad, None
+
+
+class UnitsBlock(nn.Module):
+    """Pool each constraint's candidates, project, broadcast back. x [batch, *axes, hidden].
+
+    h = SiLU(W_z x + Σ_k W_k [mean_k x, max_k x]); x ← RMS(x + W_o h), k over the task's
+    constraint families. Weights depend neither on the grid's size nor on the order of its
+    rows, columns, bands, stacks or digits.
+    """
+
+    def __init__(self, config: OperatorConfig) -> None:
+        super().__init__()
+        hidden = config.hidden
+        inner = round(config.expansion * hidden)
+        self.own = Linear(hidden, inner)
+        self.pooled = nn.ModuleList(
+            Linear(2 * hidden, inner) for _ in range(config.constraint_kinds)
+        )
+        self.out = Linear(inner, hidden)
+
+    def forward(self, x: Tensor, layout: ConstraintLayout) -> Tensor:
+        h = self.own(x)
+        for family, kind in zip(layout.families, layout.weights, strict=True):
+            dims = tuple(axis + 1 for axis in family)
+            pooled = torch.cat([x.mean(dims, keepdim=True), _MaxPool.apply(x, dims)], dim=-1)
+            h = h + self.pooled[kind](pooled)
+        return rms_norm(x + self.out(F.silu(h)))

@@ -1,0 +1,196 @@
+"""The learned operator f_θ: one outer step of the state, and the read-out of an answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from eqr_core.errors import ModelError
+from eqr_core.model.config import OperatorConfig
+from eqr_core.model.layers import Linear, truncated_normal
+from eqr_core.model.mixers import AttentionBlock, TokenBlock, UnitsBlock
+from eqr_core.tasks.base import Task
+
+State = tuple[Tensor, ...]
+"""(z_H, z_L), or (z,) with a single state; each [batch, *state_shape]."""
+
+Noise = Callable[[int], Tensor]
+"""Standard-normal draw for update number i of an outer step, shaped like one state."""
+
+Q_BIAS = -5.0
+CANDIDATE_KINDS = 3
+
+
+class Operator(nn.Module):
+    """f_θ for one task size. It computes in the dtype of the state it is given.
+
+    The weights of `units` and `attention` fit every size of the task; build one operator a size
+    with `for_task` and they share their parameters.
+    """
+
+    def __init__(self, config: OperatorConfig, task: Task) -> None:
+        super().__init__()
+        self.config = config
+        block = {"token": TokenBlock, "attention": AttentionBlock, "units": UnitsBlock}
+        self.blocks = nn.ModuleList(block[config.mixer](config) for _ in range(config.blocks))
+        if config.mixer == "units":
+            self.embedding = nn.Parameter(
+                truncated_normal(torch.rand(CANDIDATE_KINDS, config.hidden))
+            )
+            self.head = Linear(config.hidden, 1)
+            self.q_head = nn.Linear(2 * config.hidden, config.q_outputs)
+        else:
+            scale = config.hidden**-0.5
+            self.embedding = nn.Parameter(
+                truncated_normal(torch.rand(config.vocabulary, config.hidden), scale)
+            )
+            self.head = Linear(config.hidden, config.vocabulary)
+            self.q_head = nn.Linear(config.hidden, config.q_outputs)
+        nn.init.zeros_(self.q_head.weight)
+        nn.init.constant_(self.q_head.bias, Q_BIAS)
+        if config.initial == "fixed":
+            count = 2 if config.states == "hierarchical" else 1
+            start = truncated_normal(torch.rand(count, config.hidden))
+            self.register_buffer("start", start)
+        self.task = task
+        self._check(task)
+
+    def _check(self, task: Task) -> None:
+        config = self.config
+        if task.name != config.task:
+            raise ModelError(f"the model solves {config.task}, not {task.name}")
+        if config.mixer == "token" and task.tokens != config.tokens:
+            raise ModelError(
+                f"the model takes grids of {config.tokens} cells, not {task.tokens} ({task.size})"
+            )
+        if config.mixer == "units" and task.layout is None:
+            raise ModelError(f"the task {task.name} states no constraints for the units mixer")
+
+    def for_task(self, task: Task) -> Operator:
+        """The same weights (shared, not copied) for another size of the task."""
+        self._check(task)
+        other = object.__new__(Operator)
+        other.__dict__ = {**self.__dict__, "task": task}
+        return other
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of trained values."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def state_count(self) -> int:
+        """Tensors of a state: 2 hierarchical, 1 single."""
+        return 2 if self.config.states == "hierarchical" else 1
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        """Shape of one state tensor without the batch axis."""
+        if self.config.mixer == "units":
+            assert self.task.layout is not None  # narrows the type; _check refused it
+            return (*self.task.layout.axes, self.config.hidden)
+        return (self.task.tokens, self.config.hidden)
+
+    @property
+    def draws_per_step(self) -> int:
+        """Noise draws of one outer step: one for each update of a state."""
+        return self.config.cycles * (self.config.updates + self.state_count - 1)
+
+    @property
+    def answer_offset(self) -> int:
+        """Token that logit 0 stands for: `units` scores a cell's values only."""
+        return self.task.first_value_token if self.config.mixer == "units" else 0
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Input embedding of tokens [batch, tokens] (any integer dtype): [batch, *state_shape].
+
+        Paper: √hidden · Embed(token). `units` embeds each candidate as this clue, another clue
+        in this cell, or blank.
+        """
+        tokens = tokens.long()
+        if self.config.mixer != "units":
+            return math.sqrt(self.config.hidden) * self.embedding[tokens]
+        layout = self.task.layout
+        assert layout is not None  # narrows the type; _check refused it
+        value = tokens[..., None] - self.task.first_value_token
+        own = torch.arange(layout.values, device=tokens.device)
+        kind = torch.where(value == own, 0, 1)
+        kind = torch.where(tokens[..., None] == self.task.blank_token, 2, kind)
+        return self.embedding[kind].view(len(tokens), *self.state_shape)
+
+    def fixed_state(self, batch: int) -> State:
+        """The stored initial state of a `fixed` operator, broadcast to `batch` rows."""
+        shape = (batch, *self.state_shape)
+        return tuple(vector.expand(shape) for vector in self.start)
+
+    def level(self, z: Tensor, injection: Tensor, noise: Tensor | None = None) -> Tensor:
+        """One update: (1 − λ')·z + λ'·Block(z + injection) + β·noise, λ' = 1 − damping.
+
+        `noise` is already scaled. All tensors [batch, *state_shape].
+        """
+        u = z + injection
+        for block in self.blocks:
+            u = block(u, self.task.layout) if self.config.mixer == "units" else block(u)
+        keep = self.config.damping
+        z = keep * z + (1 - keep) * u if keep else u
+        return z if noise is None else z + noise
+
+    def cycle(self, state: State, e: Tensor, noise: Noise | None, first_draw: int) -> State:
+        """`updates` updates of the lower state, then one of the upper (paper's recursion)."""
+
+        def draw(i: int) -> Tensor | None:
+            return None if noise is None else noise(first_draw + i)
+
+        updates = self.config.updates
+        if len(state) == 1:
+            (z,) = state
+            for i in range(updates):
+                z = self.level(z, e, draw(i))
+            return (z,)
+        upper, lower = state
+        for i in range(updates):
+            lower = self.level(lower, upper + e, draw(i))
+        return self.level(upper, lower, draw(updates)), lower
+
+    def outer_step(self, state: State, e: Tensor, noise: Noise | None = None) -> State:
+        """One outer step (depth 1). Gradients flow through the last cycle only.
+
+        `state` tensors and `e` are [batch, *state_shape] of one floating dtype; `noise`, where
+        given, returns draws already scaled by β.
+        """
+        per_cycle = self.config.updates + self.state_count - 1
+        with torch.no_grad():
+            for index in range(self.config.cycles - 1):
+                state = self.cycle(state, e, noise, index * per_cycle)
+        return self.cycle(state, e, noise, (self.config.cycles - 1) * per_cycle)
+
+    def read(self, state: State) -> tuple[Tensor, Tensor]:
+        """Logits [batch, tokens, values] and halting outputs [batch, q_outputs], float32."""
+        z = state[0]
+        if self.config.mixer == "units":
+            axes = tuple(range(1, z.ndim - 1))
+            logits = self.head(z).float().view(len(z), self.task.tokens, -1)
+            pooled = torch.cat([z.mean(axes), z.amax(axes)], dim=-1).float()
+            return logits, self.q_head(pooled)
+        return self.head(z).float(), self.q_head(z[:, 0].float())
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """Answer tokens [batch, tokens], uint8, of logits [batch, tokens, values]."""
+        return (logits.argmax(-1) + self.answer_offset).to(torch.uint8)
+
+
+def residual(new: State, old: State) -> Tensor:
+    """Relative residual ‖z_t − z_{t−1}‖₂ / (‖z_t‖₂ + 1e-8) per row, float32 [batch].
+
+    Both norms run over the whole state (DESIGN section 2).
+    """
+    change = torch.zeros(len(new[0]), device=new[0].device)
+    size = torch.zeros_like(change)
+    for now, before in zip(new, old, strict=True):
+        wide = now.float().flatten(1)
+        change += (wide - before.float().flatten(1)).square().sum(1)
+        size += wide.square().sum(1)
+    return change.sqrt() / (size.sqrt() + 1e-8)

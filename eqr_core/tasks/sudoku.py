@@ -1,0 +1,133 @@
+"""Sudoku with rectangular boxes: 4×4, 6×6, 9×9 and 16×16.
+
+Tokens: 0 pad, 1 blank, digit d is d + 1 (REFERENCE: paper's Sudoku vocabulary).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from eqr_core.errors import Problem
+from eqr_core.tasks.base import ConstraintLayout, Grid, Task, Tokens
+
+BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3), 16: (4, 4)}
+"""Rows and columns of a box, for each grid size."""
+
+DIGITS = "123456789ABCDEFG"
+BLANKS = ".0"
+
+
+@dataclass(frozen=True)
+class Sudoku(Task):
+    """An n×n Sudoku whose boxes have `box[0]` rows and `box[1]` columns, n = their product."""
+
+    box: tuple[int, int] = (3, 3)
+
+    name = "sudoku"
+    blank_token = 1
+    first_value_token = 2
+
+    @property
+    def n(self) -> int:
+        """Side of the grid, and its number of digits."""
+        return self.box[0] * self.box[1]
+
+    @property
+    def rows(self) -> int:  # type: ignore[override]
+        return self.n
+
+    @property
+    def columns(self) -> int:  # type: ignore[override]
+        return self.n
+
+    @property
+    def vocabulary(self) -> int:  # type: ignore[override]
+        return self.n + 2
+
+    @property
+    def layout(self) -> ConstraintLayout:
+        """Axes (bands, rows in a band, stacks, columns in a stack, digits).
+
+        Families: a cell holds one digit; a row, a column, a box holds each digit once. Row and
+        column are images of each other under transposition and share a projection.
+        """
+        height, width = self.box
+        return ConstraintLayout(
+            axes=(self.n // height, height, self.n // width, width, self.n),
+            families=((4,), (2, 3), (0, 1), (1, 3)),
+            weights=(0, 1, 1, 2),
+        )
+
+    def encode(self, grid: Grid) -> Tokens:
+        return np.array([int(cell) + 1 for row in grid for cell in row], dtype=np.uint8)
+
+    def decode(self, tokens: Tokens) -> Grid:
+        digits = [int(token) - 1 if 2 <= token <= self.n + 1 else 0 for token in tokens]
+        return tuple(tuple(digits[r * self.n : (r + 1) * self.n]) for r in range(self.n))
+
+    def validate(self, grid: Grid) -> list[Problem]:
+        return [
+            *self._range_problems(grid),
+            *(problem for unit in self._units() for problem in self._duplicates(grid, *unit)),
+        ]
+
+    def verify(self, grid: Grid, answer: Grid) -> bool:
+        if len(answer) != self.n or any(len(row) != self.n for row in answer):
+            return False
+        extends = all(
+            clue in (0, value)
+            for clues, values in zip(grid, answer, strict=True)
+            for clue, value in zip(clues, values, strict=True)
+        )
+        full = set(range(1, self.n + 1))
+        return extends and all(
+            {answer[r][c] for r, c in cells} == full for _, cells in self._units()
+        )
+
+    def text(self, grid: Grid) -> str:
+        return "".join(DIGITS[int(cell) - 1] if cell else "." for row in grid for cell in row)
+
+    def _units(self) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+        n, (height, width) = self.n, self.box
+        for r in range(n):
+            yield f"row {r + 1}", [(r, c) for c in range(n)]
+        for c in range(n):
+            yield f"column {c + 1}", [(r, c) for r in range(n)]
+        for top in range(0, n, height):
+            for left in range(0, n, width):
+                number = top // height * (n // width) + left // width + 1
+                yield (
+                    f"box {number}",
+                    [(top + r, left + c) for r in range(height) for c in range(width)],
+                )
+
+    def _range_problems(self, grid: Grid) -> Iterator[Problem]:
+        for r, row in enumerate(grid):
+            for c, cell in enumerate(row):
+                if not 0 <= int(cell) <= self.n:
+                    yield Problem(
+                        f"{cell} is not a digit from 1 to {self.n}, or 0 for a blank",
+                        f"row {r + 1}, column {c + 1}",
+                    )
+
+    @staticmethod
+    def _duplicates(
+        grid: Grid, unit: str, cells: list[tuple[int, int]]
+    ) -> Iterator[Problem]:
+        seen: dict[int, tuple[int, int]] = {}
+        for r, c in cells:
+            digit = int(grid[r][c])
+            if not digit:
+                continue
+            if digit in seen:
+                first = seen[digit]
+                yield Problem(
+                    f"{digit} stands twice, at row {first[0] + 1}, column {first[1] + 1} "
+                    f"and at row {r + 1}, column {c + 1}",
+                    unit,
+                )
+            else:
+                seen[digit] = (r, c)
