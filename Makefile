@@ -1,0 +1,48 @@
+# Every target sets up what it needs. Another interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help venv run test lint format type bench
+
+help:
+	@echo "make run     start the service here, solve one puzzle, stay up"
+	@echo "make test    lint, format check, types, import directions, tests"
+	@echo "make lint | type | format | bench | venv"
+
+venv: $(INSTALLED)
+
+# torch goes first: it is the one package that comes in several builds, and what follows keeps the
+# build that is there. Build isolation would fetch an unpinned setuptools.
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV), several minutes the first time"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) setuptools wheel
+	$(PIP) torch==2.13.0
+	$(PIP) --no-build-isolation --editable '.[service,train,dev]'
+	@touch $@
+
+run: venv
+	$(BIN)/python -m service.demo
+
+test: lint type
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+type: venv
+	$(BIN)/mypy
+
+format: venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: venv
+	$(BIN)/eqr bench engine
