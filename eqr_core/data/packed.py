@@ -1,0 +1,184 @@
+"""Puzzles of one size as arrays: what training and calibration read, kept as .npz, no pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from eqr_core.data.puzzles import PuzzleRow, digit_tokens
+from eqr_core.errors import DataError
+from eqr_core.tasks.sudoku import BOXES, DIGITS
+
+ARRAYS = ("question", "answer", "rating", "source", "sources")
+SIZES = {n * n: n for n in BOXES}
+
+
+@dataclass(frozen=True)
+class PackedPuzzles:
+    """Puzzles of one size; tokens are the Sudoku task's (1 blank, digit d is d + 1)."""
+
+    question: npt.NDArray[np.uint8]
+    """Tokens, uint8 [rows, cells]."""
+    answer: npt.NDArray[np.uint8]
+    """Tokens without blanks, uint8 [rows, cells]."""
+    rating: npt.NDArray[np.int32]
+    """Difficulty in guesses, int32 [rows]."""
+    source: npt.NDArray[np.int32]
+    """Index into `sources`, int32 [rows]."""
+    sources: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.question)
+
+    @property
+    def cells(self) -> int:
+        """Cells of one grid."""
+        return int(self.question.shape[1])
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over shapes, arrays and source names, in hex; the file's form plays no part."""
+        digest = hashlib.sha256()
+        for name in ARRAYS[:4]:
+            array = getattr(self, name)
+            digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update("\n".join(self.sources).encode())
+        return digest.hexdigest()
+
+    def take(self, rows: npt.NDArray[np.intp]) -> PackedPuzzles:
+        """The puzzles at the indices `rows`, in that order."""
+        return PackedPuzzles(
+            self.question[rows],
+            self.answer[rows],
+            self.rating[rows],
+            self.source[rows],
+            self.sources,
+        )
+
+    def split(self, validation_rows: int, seed: int) -> tuple[PackedPuzzles, PackedPuzzles]:
+        """(training, validation): `validation_rows` drawn by `seed`, the file's order kept."""
+        if not 0 < validation_rows < len(self):
+            raise DataError(
+                f"validation_rows is {validation_rows}; it must be from 1 to {len(self) - 1}, "
+                f"one less than the {len(self)} puzzles"
+            )
+        order = np.random.default_rng(seed).permutation(len(self))
+        return (
+            self.take(np.sort(order[validation_rows:])),
+            self.take(np.sort(order[:validation_rows])),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write a compressed .npz at exactly `path`."""
+        with path.open("wb") as file:
+            np.savez_compressed(
+                file,
+                question=self.question,
+                answer=self.answer,
+                rating=self.rating,
+                source=self.source,
+                sources=np.array(self.sources),
+            )
+
+
+def pack(rows: Iterable[PuzzleRow]) -> PackedPuzzles:
+    """Pack Sudoku rows of one size. DataError names the first row at fault, counted from 1."""
+    questions, answers, ratings, source = [], [], [], []
+    names: dict[str, int] = {}
+    cells = 0
+    for number, row in enumerate(rows, start=1):
+        cells = cells or len(row.question)
+        _check_row(row, number, cells)
+        questions.append(row.question)
+        answers.append(row.answer)
+        ratings.append(row.rating)
+        source.append(names.setdefault(row.source, len(names)))
+    if not questions:
+        raise DataError("there are no puzzles to pack")
+    return PackedPuzzles(
+        digit_tokens(questions),
+        digit_tokens(answers),
+        np.array(ratings, dtype=np.int32),
+        np.array(source, dtype=np.int32),
+        tuple(names),
+    )
+
+
+def _check_row(row: PuzzleRow, number: int, cells: int) -> None:
+    if cells not in SIZES:
+        raise DataError(
+            f"row {number}: the question has {cells} cells; "
+            f"a Sudoku has {', '.join(map(str, SIZES))}"
+        )
+    for name, text in (("question", row.question), ("answer", row.answer)):
+        if len(text) != cells:
+            raise DataError(
+                f"row {number}: the {name} has {len(text)} cells; "
+                f"the first question has {cells}, and all must be of one size"
+            )
+    digits = DIGITS[: SIZES[cells]]
+    for name, text, allowed in (
+        ("question", row.question, digits + ".0"),
+        ("answer", row.answer, digits),
+    ):
+        wrong = set(text) - set(allowed)
+        if wrong:
+            raise DataError(f"row {number}: {min(wrong)!r} stands in the {name}, not {allowed}")
+    for clue, value in zip(row.question, row.answer, strict=True):
+        if clue not in (".", "0", value):
+            raise DataError(f"row {number}: the answer has {value} where the clue is {clue}")
+
+
+def load(path: Path) -> PackedPuzzles:
+    """Read what `save` wrote. DataError names the file and the array at fault."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = set(ARRAYS) - set(file.files)
+            if missing:
+                raise DataError(f"{path}: the array {min(missing)} is missing")
+            arrays = {name: file[name] for name in ARRAYS}
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a packed puzzle file: {error}") from None
+    rows, cells = len(arrays["question"]), arrays["question"].shape[-1]
+    expected = {
+        "question": ("uint8", (rows, cells)),
+        "answer": ("uint8", (rows, cells)),
+        "rating": ("int32", (rows,)),
+        "source": ("int32", (rows,)),
+    }
+    for name, (dtype, shape) in expected.items():
+        array = arrays[name]
+        if array.dtype != dtype or array.shape != shape:
+            raise DataError(
+                f"{path}: {name} is {array.dtype} {array.shape}; it must be {dtype} {shape}"
+            )
+    _check_values(path, arrays, cells)
+    return PackedPuzzles(
+        arrays["question"],
+        arrays["answer"],
+        arrays["rating"],
+        arrays["source"],
+        tuple(str(name) for name in arrays["sources"]),
+    )
+
+
+def _check_values(path: Path, arrays: dict[str, npt.NDArray[np.generic]], cells: int) -> None:
+    if cells not in SIZES or not len(arrays["question"]):
+        raise DataError(f"{path}: grids of {cells} cells; a Sudoku has {list(SIZES)}")
+    top = SIZES[cells] + 1
+    limits = (("question", 1, top), ("answer", 2, top), ("source", 0, len(arrays["sources"]) - 1))
+    for name, low, high in limits:
+        values = arrays[name].astype(np.int64)
+        if values.min() < low or values.max() > high:
+            raise DataError(
+                f"{path}: {name} holds {values.min()} to {values.max()}; the limit is "
+                f"{low} to {high}"
+            )
