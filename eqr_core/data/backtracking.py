@@ -2,8 +2,8 @@
 
 Between guesses it places naked and hidden singles until none is left, then branches on the cell
 with the fewest candidates, the first of them, lowest digit first. A puzzle's rating is the
-number of guesses it needs to find the solution and prove it the only one, so rating 0 means that
-singles alone solve it.
+number of guesses until its solution is found, as the `rating` of Sudoku-Extreme is; 0 means that
+singles alone solve it. Solvers that infer more between guesses rate lower.
 """
 
 from __future__ import annotations
@@ -228,5 +228,5 @@ def search_for(box: tuple[int, int]) -> SudokuSearch:
 
 
 def rating(box: tuple[int, int], digits: Sequence[int]) -> int:
-    """Guesses it takes to find the solution of `digits` and to prove it the only one."""
-    return search_for(box).run(digits).guesses
+    """Guesses until the first solution of `digits` [cells] is found."""
+    return search_for(box).run(digits, limit=1).guesses

@@ -89,7 +89,7 @@ def test_puzzles_are_minimal_and_have_one_solution(n: int, count: int) -> None:
         found = search_for(task.box).run(cells)
         assert found.solutions == (tuple(digits(row.answer)),)
         assert row.source == f"generated_{n}x{n}"
-        assert row.rating == found.guesses == rating(task.box, cells)
+        assert row.rating == rating(task.box, cells) <= found.guesses
         for i in range(len(cells)):
             if cells[i]:
                 fewer = [*cells[:i], 0, *cells[i + 1 :]]
