@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,7 @@ import numpy.typing as npt
 from eqr_core.errors import DataError
 
 COLUMNS = ["source", "question", "answer", "rating"]
+RATING = re.compile(r"-?[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,10 @@ class PuzzleRow:
     rating: int
 
 
-def open_text(path: Path, mode: str = "r") -> IO[str]:
+def open_text(path: Path, mode: Literal["r", "w"] = "r") -> IO[str]:
     """Open a text file, through gzip where its name ends in ``.gz``."""
     if path.suffix == ".gz":
-        return gzip.open(path, mode + "t", encoding="utf-8", newline="")
+        return gzip.open(path, "rt" if mode == "r" else "wt", encoding="utf-8", newline="")
     return path.open(mode, encoding="utf-8", newline="")
 
 
@@ -46,34 +49,47 @@ def read_puzzles(path: Path, limit: int | None = None) -> Iterator[PuzzleRow]:
             for number, row in enumerate(reader, start=2):
                 if limit is not None and number > limit + 1:
                     return
-                if len(row) != len(COLUMNS) or not row[3].lstrip("-").isdigit():
+                if len(row) != len(COLUMNS) or not RATING.fullmatch(row[3]):
                     raise DataError(f"{path}, line {number}: {row} is not {COLUMNS}")
                 yield PuzzleRow(row[0], row[1], row[2], int(row[3]))
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise DataError(f"{path}: {error}") from None
 
 
 def write_puzzles(path: Path, rows: Iterator[PuzzleRow] | list[PuzzleRow]) -> int:
-    """Write a puzzle file and return the number of rows."""
+    """Write a puzzle file and return the number of rows; DataError where it cannot be written."""
     count = 0
-    with open_text(path, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for row in rows:
-            writer.writerow([row.source, row.question, row.answer, row.rating])
-            count += 1
+    try:
+        with open_text(path, "w") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            for row in rows:
+                writer.writerow([row.source, row.question, row.answer, row.rating])
+                count += 1
+    except OSError as error:
+        raise DataError(f"{path}: {error}") from None
     return count
 
 
 def digit_tokens(texts: list[str]) -> npt.NDArray[np.uint8]:
-    """Sudoku texts of one length as tokens, uint8 [rows, cells]; ``.`` and ``0`` are blanks."""
+    """Sudoku texts of one length as tokens, uint8 [rows, cells]; ``.`` and ``0`` are blanks.
+
+    DataError where the lengths differ or a character is no digit.
+    """
+    lengths = {len(text) for text in texts}
+    if len(lengths) != 1:
+        raise DataError(f"puzzles of one length are needed, not of {sorted(lengths)} cells")
     table = np.zeros(128, dtype=np.uint8)
     for blank in b".0":
         table[blank] = 1
     for value, char in enumerate(b"123456789ABCDEFG", start=2):
         table[char] = value
-    raw = np.frombuffer("".join(texts).encode("ascii"), dtype=np.uint8)
-    return table[raw.reshape(len(texts), -1)]
+    raw = np.frombuffer("".join(texts).encode("ascii", errors="replace"), dtype=np.uint8)
+    tokens = table[raw].reshape(len(texts), *lengths)
+    unknown = (tokens == 0).any(axis=1)
+    if unknown.any():
+        raise DataError(f"{texts[int(unknown.argmax())]!r} is not a Sudoku in text form")
+    return tokens
 
 
 def file_digest(path: Path) -> str:

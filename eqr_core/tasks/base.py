@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,6 @@ from eqr_core.errors import Problem
 
 Cell = int | str
 Grid = tuple[tuple[Cell, ...], ...]
-RawGrid = str | Sequence[object]
 Tokens = npt.NDArray[np.uint8]
 
 
@@ -83,3 +82,16 @@ class Task(ABC):
     @abstractmethod
     def text(self, grid: Grid) -> str:
         """`grid` on one line, in the form the task's parser takes."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A task at all its sizes: what the registry in `eqr_core.tasks` needs to know of it."""
+
+    name: str
+    recognises: Callable[[object], bool]
+    """Whether a raw grid whose task is not named belongs to this family."""
+    at: Callable[[int, int], Task]
+    """The task with so many rows and columns; ModelError where there is none."""
+    parse: Callable[[object], tuple[Task, Grid]]
+    """Task and valid grid of what a user wrote; GridError with every fault."""

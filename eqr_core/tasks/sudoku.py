@@ -5,8 +5,10 @@ Tokens: 0 pad, 1 blank, digit d is d + 1 (REFERENCE: paper's Sudoku vocabulary).
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 
@@ -18,6 +20,9 @@ BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3), 16: (4, 4)}
 
 DIGITS = "123456789ABCDEFG"
 BLANKS = ".0"
+
+HUGE = 10**20
+"""Integers from here on are not printed; Python refuses to print thousands of digits."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,8 @@ class Sudoku(Task):
         return tuple(tuple(digits[r * self.n : (r + 1) * self.n]) for r in range(self.n))
 
     def validate(self, grid: Grid) -> list[Problem]:
-        return [
-            *self._range_problems(grid),
+        return list(self._shape_problems(grid)) or [
+            *self._cell_problems(grid),
             *(problem for unit in self._units() for problem in self._duplicates(grid, *unit)),
         ]
 
@@ -104,30 +109,48 @@ class Sudoku(Task):
                     [(top + r, left + c) for r in range(height) for c in range(width)],
                 )
 
-    def _range_problems(self, grid: Grid) -> Iterator[Problem]:
+    def _shape_problems(self, grid: Grid) -> Iterator[Problem]:
+        if len(grid) != self.n:
+            yield Problem(f"{len(grid)} rows; a {self.size} Sudoku has {self.n}")
+            return
+        for r, row in enumerate(grid):
+            if len(row) != self.n:
+                yield Problem(f"{len(row)} cells; a {self.size} Sudoku has {self.n}", place(r))
+
+    def _cell_problems(self, grid: Grid) -> Iterator[Problem]:
         for r, row in enumerate(grid):
             for c, cell in enumerate(row):
-                if not 0 <= int(cell) <= self.n:
-                    yield Problem(
-                        f"{cell} is not a digit from 1 to {self.n}, or 0 for a blank",
-                        f"row {r + 1}, column {c + 1}",
+                if not (is_integer(cell) and 0 <= cell <= self.n):
+                    message = (
+                        f"{shown(cell)} is not an integer from 1 to {self.n}, or 0 for a blank"
                     )
+                    yield Problem(message, place(r, c))
 
-    @staticmethod
-    def _duplicates(
-        grid: Grid, unit: str, cells: list[tuple[int, int]]
-    ) -> Iterator[Problem]:
-        seen: dict[int, tuple[int, int]] = {}
+    def _duplicates(self, grid: Grid, unit: str, cells: list[tuple[int, int]]) -> Iterator[Problem]:
+        places: dict[int, list[str]] = {}
         for r, c in cells:
-            digit = int(grid[r][c])
-            if not digit:
-                continue
-            if digit in seen:
-                first = seen[digit]
-                yield Problem(
-                    f"{digit} stands twice, at row {first[0] + 1}, column {first[1] + 1} "
-                    f"and at row {r + 1}, column {c + 1}",
-                    unit,
-                )
-            else:
-                seen[digit] = (r, c)
+            cell = grid[r][c]
+            if is_integer(cell) and 1 <= cell <= self.n:
+                places.setdefault(cell, []).append(place(r, c))
+        for digit, found in places.items():
+            if len(found) > 1:
+                yield Problem(f"{digit} stands more than once: at {' and at '.join(found)}", unit)
+
+
+def place(row: int, column: int | None = None) -> str:
+    """Where a problem is, in words; `row` and `column` count from 0, the words from 1."""
+    return f"row {row + 1}" if column is None else f"row {row + 1}, column {column + 1}"
+
+
+def is_integer(cell: object) -> TypeGuard[int]:
+    """Whether `cell` is an int proper: True and False are no digits."""
+    return isinstance(cell, int) and not isinstance(cell, bool)
+
+
+def shown(cell: object) -> str:
+    """`cell` for a message, short whatever it is."""
+    if is_integer(cell):
+        return str(cell) if abs(cell) < HUGE else "an integer of more than 20 digits"
+    if cell is None or isinstance(cell, str | float | bool):
+        return reprlib.repr(cell)
+    return f"a value of type {type(cell).__name__}"
