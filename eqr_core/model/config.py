@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from eqr_core.errors import ModelError
@@ -10,6 +10,22 @@ from eqr_core.errors import ModelError
 Mixer = Literal["token", "attention", "units"]
 States = Literal["hierarchical", "single"]
 Initial = Literal["random", "fixed"]
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "hidden": (1, 65_536),
+    "blocks": (1, 1024),
+    "cycles": (1, 1024),
+    "updates": (1, 1024),
+    "heads": (1, 1024),
+    "q_outputs": (1, 1024),
+    "vocabulary": (0, 65_536),
+    "tokens": (1, 65_536),
+    "constraint_kinds": (0, 64),
+    "expansion": (0.01, 64.0),
+    "damping": (0.0, 0.999),
+    "noise": (0.0, 1000.0),
+}
+"""Least and largest value of each number; whole numbers where the least one is."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +71,12 @@ class OperatorConfig:
                 raise ModelError(
                     f"{name} is {value!r}; it must be one of {', '.join(get_args(allowed))}"
                 )
-        for name in ("hidden", "blocks", "cycles", "updates", "heads", "q_outputs"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ModelError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        for name in LIMITS:
+            self._check_number(name)
+        if not isinstance(self.rotary, bool):
+            raise ModelError(f"rotary is {self.rotary!r}; it must be true or false")
+        if type(self.task) is not str or not self.task:
+            raise ModelError(f"task is {self.task!r}; it must be the name of a task")
         if self.mixer == "units":
             if self.constraint_kinds < 1:
                 raise ModelError("the units mixer needs constraint_kinds of at least 1")
@@ -68,6 +86,15 @@ class OperatorConfig:
             raise ModelError("the token mixer needs the number of tokens")
         if self.mixer == "attention" and self.hidden % (2 * self.heads):
             raise ModelError(f"hidden {self.hidden} must be a multiple of twice heads {self.heads}")
+
+    def _check_number(self, name: str) -> None:
+        value, (least, most) = getattr(self, name), LIMITS[name]
+        if value is None and name == "tokens":
+            return
+        allowed, kind = (int, "whole number") if isinstance(least, int) else (int | float, "number")
+        number = isinstance(value, allowed) and not isinstance(value, bool)
+        if not number or not least <= value <= most:
+            raise ModelError(f"{name} is {value!r}; it must be a {kind} from {least} to {most}")
 
     @property
     def layers_per_step(self) -> int:
@@ -81,8 +108,12 @@ class OperatorConfig:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> OperatorConfig:
-        """The configuration a card holds; unknown or missing fields raise ModelError."""
-        try:
-            return OperatorConfig(**values)
-        except TypeError as error:
-            raise ModelError(f"operator configuration: {error}") from None
+        """The configuration a card holds; unknown, missing or ill-typed fields: ModelError."""
+        known = {field.name: field.default is MISSING for field in fields(OperatorConfig)}
+        for name in values:
+            if name not in known:
+                raise ModelError(f"operator configuration: unknown field {name!r}")
+        for name, required in known.items():
+            if required and name not in values:
+                raise ModelError(f"operator configuration: the field {name!r} is missing")
+        return OperatorConfig(**values)

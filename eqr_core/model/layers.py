@@ -56,7 +56,8 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        mixed: Tensor = self.down(F.silu(gate) * up)
+        return mixed
 
 
 def inner_width(width: int, expansion: float) -> int:

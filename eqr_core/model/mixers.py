@@ -48,7 +48,8 @@ class SelfAttention(nn.Module):
             cos, sin = rotary_tables(tokens, hidden // self.heads, x.device)
             query, key = rotate(query, cos, sin), rotate(key, cos, sin)
         mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.out(mixed.transpose(1, 2).reshape(batch, tokens, hidden))
+        joined: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, tokens, hidden))
+        return joined
 
 
 class AttentionBlock(nn.Module):
@@ -101,6 +102,7 @@ class UnitsBlock(nn.Module):
         h = self.own(x)
         for family, kind in zip(layout.families, layout.weights, strict=True):
             dims = tuple(axis + 1 for axis in family)
-            pooled = torch.cat([x.mean(dims, keepdim=True), _MaxPool.apply(x, dims)], dim=-1)
+            highest = _MaxPool.apply(x, dims)  # type: ignore[no-untyped-call]
+            pooled = torch.cat([x.mean(dims, keepdim=True), highest], dim=-1)
             h = h + self.pooled[kind](pooled)
         return rms_norm(x + self.out(F.silu(h)))

@@ -31,8 +31,25 @@ class Operator(nn.Module):
     with `for_task` and they share their parameters.
     """
 
+    start: Tensor
+    """Initial state [states, hidden] of a `fixed` operator."""
+
     def __init__(self, config: OperatorConfig, task: Task) -> None:
         super().__init__()
+        self._make_weights(config)
+        self.task = task
+        self._check(task)
+
+    @classmethod
+    def blueprint(cls, config: OperatorConfig) -> Operator:
+        """An operator on the meta device, for no task yet: names and shapes, no values."""
+        bare = object.__new__(cls)
+        nn.Module.__init__(bare)
+        with torch.device("meta"):
+            bare._make_weights(config)
+        return bare
+
+    def _make_weights(self, config: OperatorConfig) -> None:
         self.config = config
         block = {"token": TokenBlock, "attention": AttentionBlock, "units": UnitsBlock}
         self.blocks = nn.ModuleList(block[config.mixer](config) for _ in range(config.blocks))
@@ -55,8 +72,6 @@ class Operator(nn.Module):
             count = 2 if config.states == "hierarchical" else 1
             start = truncated_normal(torch.rand(count, config.hidden))
             self.register_buffer("start", start)
-        self.task = task
-        self._check(task)
 
     def _check(self, task: Task) -> None:
         config = self.config
