@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
@@ -29,8 +30,8 @@ def recognises(raw: object) -> bool:
 def sudoku_at(rows: int, columns: int) -> Sudoku:
     """The Sudoku with so many rows and columns; ModelError where there is none."""
     if rows != columns or rows not in BOXES:
-        known = ", ".join(f"{n}x{n}" for n in BOXES)
-        raise ModelError(f"there is no {rows}x{columns} Sudoku; there are {known}")
+        known = _either(f"{n}x{n}" for n in BOXES)
+        raise ModelError(f"there is no {rows}x{columns} Sudoku, only {known}")
     return Sudoku(BOXES[rows])
 
 
@@ -45,7 +46,7 @@ def parse_sudoku(raw: object) -> tuple[Task, Grid]:
     if not isinstance(rows, list | tuple):
         raise _fault(f"a grid is rows of integers or a string of digits, not {shown(raw)}")
     if len(rows) not in BOXES:
-        raise _fault(f"{len(rows)} rows; a Sudoku has {', '.join(map(str, BOXES))}")
+        raise _fault(f"{len(rows)} rows; a Sudoku has {_either(map(str, BOXES))}")
     task = sudoku_at(len(rows), len(rows))
     # A cell that is no integer goes in as it is: `validate` says so, with its place.
     grid: Grid = tuple(_cells(number, row) for number, row in enumerate(rows))
@@ -60,7 +61,7 @@ def _split(text: str) -> list[str]:
         raise _fault(f"{len(text)} characters; a grid's text has at most {MAX_LENGTH}")
     characters = "".join(text.split())
     if len(characters) not in SIDES:
-        known = ", ".join(f"{count} ({n}x{n})" for count, n in SIDES.items())
+        known = _either(f"{count} ({n}x{n})" for count, n in SIDES.items())
         raise _fault(f"{len(characters)} cells; a Sudoku has {known}")
     n = SIDES[len(characters)]
     return [characters[start : start + n] for start in range(0, n * n, n)]
@@ -79,6 +80,11 @@ def _cells(number: int, row: object) -> tuple[Cell, ...]:
 def _plain(cell: Any) -> Cell:
     """`cell`, an int where it is an integer of another library."""
     return int(cell) if isinstance(cell, Integral) and not isinstance(cell, bool) else cell
+
+
+def _either(choices: Iterable[str]) -> str:
+    *others, last = choices
+    return f"{', '.join(others)} or {last}"
 
 
 def _fault(message: str, where: str = "") -> GridError:

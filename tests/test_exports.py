@@ -1,0 +1,54 @@
+"""What users import from `eqr_core`, and what they do not have to install for it."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import eqr_core
+from eqr_core import errors
+
+ROOT = Path(__file__).parents[1]
+
+ERRORS = {
+    name
+    for name, thing in vars(errors).items()
+    if inspect.isclass(thing) and issubclass(thing, Exception)
+}
+
+ABSENT_FROM_CORE = ["ray", "fastapi", "starlette", "redis", "grpc", "prometheus_client"]
+
+
+def test_the_library_exports_its_face_and_its_errors() -> None:
+    assert set(eqr_core.__all__) == {"Solver", "Budget", "Answer", "Problem", *ERRORS}
+    for name in eqr_core.__all__:
+        assert getattr(eqr_core, name).__name__ == name
+
+
+@pytest.mark.parametrize("module", ["eqr_core", "eqr_core.cli", "eqr_core.training"])
+def test_the_library_loads_no_server(module: str) -> None:
+    loaded = f"[name for name in {ABSENT_FROM_CORE} if name in sys.modules]"
+    assert run(f"import sys, {module}; print({loaded})") == "[]"
+
+
+@pytest.mark.parametrize("module", ["budget", "scheduler", "trajectory"])
+def test_the_scheduler_runs_without_torch(module: str) -> None:
+    """The package's face needs torch, so the module is loaded beside it."""
+    run(
+        "import sys, types\n"
+        "sys.modules['torch'] = None\n"
+        "face = types.ModuleType('eqr_core')\n"
+        "face.__path__ = ['eqr_core']\n"
+        "sys.modules['eqr_core'] = face\n"
+        f"import eqr_core.engine.{module}\n"
+    )
+
+
+def run(script: str) -> str:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
