@@ -8,6 +8,7 @@ EqrError
 ├── RecipeError          a training recipe with an unknown or impossible field
 ├── DataError            a puzzle file or packed data set that cannot be read
 ├── QueueFull            the engine's waiting line is full
+├── DeadlineExceeded     a deadline that passed before any outer step
 └── EngineStopped        the engine no longer takes or finishes work
 """
 
@@ -68,6 +69,10 @@ class DataError(EqrError):
 
 class QueueFull(EqrError):
     """The engine's waiting line is full; try again later."""
+
+
+class DeadlineExceeded(EqrError):
+    """The deadline passed before any outer step was made: there is no answer at all."""
 
 
 class EngineStopped(EqrError):

@@ -1,0 +1,267 @@
+"""The engine: many requests, several checkpoints, one outer step at a time (DESIGN section 3)."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+from torch import Tensor
+
+from eqr_core.engine.answer import Answer, Progress, SolveRequest, TrajectoryResult
+from eqr_core.engine.lane import Lane
+from eqr_core.engine.stats import Observer, Stats, Tick
+from eqr_core.errors import EqrError, GridError, ModelError, Problem
+from eqr_core.model.card import Card
+from eqr_core.model.checkpoint import build_operator, find_checkpoint, load_checkpoint
+from eqr_core.tasks.base import Grid, Task
+
+__all__ = ["Answer", "Engine", "Progress", "SolveRequest", "TrajectoryResult"]
+
+Weights = dict[str, Tensor]
+
+
+class Engine:
+    """Solves requests by ticks. Not thread-safe: AsyncEngine owns one from a single thread.
+
+    Every (checkpoint, task size) that is asked for gets `slots` slots and a line of its own, in
+    which at most `queue` requests hold no slot.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Sequence[str | Path],
+        *,
+        slots: int = 64,
+        queue: int = 1024,
+        observer: Observer | None = None,
+    ) -> None:
+        """Load `checkpoints`, each a zoo name or a folder. ModelError, CheckpointError."""
+        loaded = [load_checkpoint(find_checkpoint(str(name))) for name in checkpoints]
+        self._set_up(loaded, slots, queue, observer)
+
+    @classmethod
+    def of(
+        cls,
+        loaded: Iterable[tuple[Weights, Card]],
+        *,
+        slots: int = 64,
+        queue: int = 1024,
+        observer: Observer | None = None,
+    ) -> Engine:
+        """An engine of weights and cards that are in memory already."""
+        engine = cls.__new__(cls)
+        engine._set_up(list(loaded), slots, queue, observer)
+        return engine
+
+    def _set_up(
+        self,
+        loaded: list[tuple[Weights, Card]],
+        slots: int,
+        queue: int,
+        observer: Observer | None,
+    ) -> None:
+        for name, value in (("slots", slots), ("queue", queue)):
+            if value < 1:
+                raise EqrError(f"{name} is {value}; it must be at least 1")
+        if not loaded:
+            raise ModelError("the engine needs at least one checkpoint")
+        self._weights: dict[str, Weights] = {}
+        cards: dict[str, Card] = {}
+        for weights, card in loaded:
+            if card.name in cards:
+                raise ModelError(f"two checkpoints are named {card.name!r}")
+            self._weights[card.name], cards[card.name] = weights, card
+        self.models: Mapping[str, Card] = MappingProxyType(cards)
+        self.queue = queue
+        self._slots = slots
+        self._observer = observer
+        self._lanes: dict[tuple[str, str], Lane] = {}
+        self._lane_of: dict[str, Lane] = {}
+        self._ready: list[Answer] = []
+        self._outcomes: Counter[str] = Counter()
+        self._ticks = 0
+        self._outer_steps = 0
+        self._tick_seconds = 0.0
+        self._refresh()
+
+    @property
+    def stats(self) -> Stats:
+        """The engine after the last submission, cancellation or tick; any thread may read it."""
+        return self._stats
+
+    @property
+    def busy(self) -> bool:
+        """Whether `step` has anything to do or to hand out."""
+        return bool(self._lane_of or self._ready)
+
+    def choose_model(self, task: Task, name: str | None = None) -> str:
+        """Name of the model for `task`: `name` if it fits, else the most specialised one.
+
+        That is the one trained for the fewest sizes, the first of several. ModelError when
+        none fits.
+        """
+        if name is not None:
+            self._check_fit(task, name)
+            return name
+        fitting = [
+            card
+            for card in self.models.values()
+            if card.task == task.name and task.size in card.sizes
+        ]
+        if not fitting:
+            have = ", ".join(
+                f"{card.name} ({card.task} {', '.join(card.sizes)})"
+                for card in self.models.values()
+            )
+            raise ModelError(f"no model solves {task.name} {task.size}; there is {have}")
+        return min(fitting, key=lambda card: len(card.sizes)).name
+
+    def submit(self, request: SolveRequest, moment: float | None = None) -> str:
+        """Take a request and return its id.
+
+        Its deadline counts from `moment` on `time.monotonic`'s clock; None: from now.
+
+        A full grid that obeys the rules is its own answer, handed out by the next `step`.
+        GridError, ModelError, QueueFull.
+        """
+        request = replace(request, id=request.id or uuid.uuid4().hex)
+        self._check_fit(request.task, request.model)
+        _check_grid(request.task, request.grid)
+        if request.id in self._lane_of:
+            raise EqrError(f"id: {request.id!r} is already being solved")
+        if request.task.verify(request.grid, request.grid):
+            self._ready.append(_already_solved(request))
+            return request.id
+        lane = self._lane(request.task, request.model)
+        lane.submit(request, time.monotonic() if moment is None else moment)
+        self._lane_of[request.id] = lane
+        self._refresh()
+        return request.id
+
+    def cancel(self, request_id: str) -> None:
+        """End a request with what it has; its slots are free for the next tick."""
+        lane = self._lane_of.get(request_id)
+        if lane is not None:
+            lane.scheduler.cancel(request_id)
+            self._refresh()
+
+    def progress(self, request_id: str) -> Progress | None:
+        """Where a request stands; None before its first outer step and after its end."""
+        lane = self._lane_of.get(request_id)
+        return None if lane is None else lane.progress(request_id)
+
+    def step(self) -> list[Answer]:
+        """One tick over all lanes: the answers of the requests that ended in it."""
+        begin = time.perf_counter()
+        answers, self._ready = self._ready, []
+        outer_steps = 0
+        for lane in self._lanes.values():
+            if lane.active:
+                ended, steps = lane.tick()
+                outer_steps += steps
+                answers.extend(ended)
+        for answer in answers:
+            self._lane_of.pop(answer.id, None)
+            self._outcomes.update(t.outcome for t in answer.trajectories)
+        seconds = time.perf_counter() - begin
+        if outer_steps:
+            self._ticks += 1
+            self._outer_steps += outer_steps
+            self._tick_seconds += seconds
+        self._refresh()
+        if outer_steps and self._observer is not None:
+            now = self._stats
+            self._observer(Tick(seconds, outer_steps, now.slots_busy, now.requests_waiting))
+        return answers
+
+    def solve(self, requests: Sequence[SolveRequest]) -> list[Answer]:
+        """Solve all requests, in order of `requests`, admitting as many as there are slots.
+
+        Answers to requests that were submitted before are kept for the next `step`.
+        """
+        answers: dict[str, Answer] = {}
+        others: list[Answer] = []
+        ids: list[str] = []
+        while len(answers) < len(requests):
+            room = min(self._slots, self.queue)
+            while len(ids) < len(requests) and len(ids) - len(answers) < room:
+                if self._stats.requests_waiting >= self.queue:
+                    break
+                ids.append(self.submit(requests[len(ids)]))
+            mine = set(ids)
+            for answer in self.step():
+                if answer.id in mine:
+                    answers[answer.id] = answer
+                else:
+                    others.append(answer)
+        self._ready.extend(others)
+        return [answers[request_id] for request_id in ids]
+
+    def _lane(self, task: Task, model: str) -> Lane:
+        lane = self._lanes.get((model, task.size))
+        if lane is None:
+            card = self.models[model]
+            operator = build_operator(self._weights[model], card, task)
+            lane = Lane(model, operator, card.tolerance, self._slots, self.queue)
+            self._lanes[model, task.size] = lane
+        return lane
+
+    def _check_fit(self, task: Task, name: str) -> None:
+        card = self.models.get(name)
+        if card is None:
+            raise ModelError(f"unknown model {name!r}; there is {', '.join(self.models)}")
+        if card.task != task.name or task.size not in card.sizes:
+            raise ModelError(
+                f"{name} solves {card.task} {', '.join(card.sizes)}, not {task.name} {task.size}"
+            )
+
+    def _refresh(self) -> None:
+        schedulers = [lane.scheduler for lane in self._lanes.values()]
+        self._stats = Stats(
+            slots=sum(scheduler.slots for scheduler in schedulers),
+            slots_busy=sum(scheduler.busy for scheduler in schedulers),
+            requests_waiting=sum(scheduler.waiting for scheduler in schedulers),
+            requests_active=len(self._lane_of),
+            ticks=self._ticks,
+            outer_steps=self._outer_steps,
+            tick_seconds=self._tick_seconds,
+            trajectories=dict(self._outcomes),
+        )
+
+
+def _check_grid(task: Task, grid: Grid) -> None:
+    if len(grid) != task.rows or any(len(row) != task.columns for row in grid):
+        raise GridError([Problem(f"the grid is not {task.size}")])
+    problems = task.validate(grid)
+    if problems:
+        raise GridError(problems)
+
+
+def _already_solved(request: SolveRequest) -> Answer:
+    return Answer(
+        id=request.id,
+        task=request.task.name,
+        model=request.model,
+        grid=request.grid,
+        text=request.task.text(request.grid),
+        residual=0.0,
+        converged=True,
+        verified=True,
+        finish_reason="converged",
+        iterations=0,
+        nfe=0,
+        layers=0,
+        started=0,
+        finished_converged=0,
+        lost=0,
+        agreement=1.0,
+        seed=request.seed,
+        trajectories=(),
+        queue_seconds=0.0,
+        solve_seconds=0.0,
+    )

@@ -1,0 +1,178 @@
+"""One checkpoint at one task size: its scheduler, its slots and its runner, one tick at a time."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eqr_core.engine.answer import Answer, Progress, SolveRequest, TrajectoryResult
+from eqr_core.engine.randomness import initial_state
+from eqr_core.engine.runner import Row, Runner
+from eqr_core.engine.scheduler import Placement, Scheduler
+from eqr_core.engine.selection import agreement, choose
+from eqr_core.engine.slots import SlotPool
+from eqr_core.engine.trajectory import Prediction, Request, Trajectory
+from eqr_core.model.operator import Operator, State
+from eqr_core.tasks.base import Grid, Task, Tokens
+
+
+@dataclass
+class _Work:
+    """What the lane keeps of a request beside the scheduler's record."""
+
+    request: SolveRequest
+    tokens: Tokens
+    submitted: float
+    first_slot: float | None = None
+    parked: dict[Trajectory, State] = field(default_factory=dict)
+
+
+class Lane:
+    """Solves requests of one model at one size. Not thread-safe."""
+
+    def __init__(
+        self, model: str, operator: Operator, tolerance: float | None, slots: int, queue: int
+    ) -> None:
+        self.scheduler = Scheduler(slots, queue)
+        self._model = model
+        self._operator = operator
+        self._tolerance = tolerance
+        self._pool = SlotPool(operator, slots)
+        self._runner = Runner(operator, self._pool)
+        self._work: dict[str, _Work] = {}
+
+    @property
+    def active(self) -> bool:
+        """Whether a tick has anything to do."""
+        return bool(self._work)
+
+    def submit(self, request: SolveRequest, moment: float) -> None:
+        """Take a request with an id and a checked grid; QueueFull when too many wait."""
+        task, budget = request.task, request.budget
+        tokens = task.encode(request.grid)
+        self.scheduler.add(
+            Request(
+                id=request.id,
+                budget=budget,
+                tolerance=self._tolerance if budget.tolerance is None else budget.tolerance,
+                verify=lambda prediction: task.verify(request.grid, _decode(task, prediction)),
+                priority=request.priority,
+                deadline=math.inf
+                if budget.deadline_ms is None
+                else moment + budget.deadline_ms / 1000,
+                keep_history=request.history,
+            )
+        )
+        self._work[request.id] = _Work(request, tokens, moment)
+
+    def tick(self) -> tuple[list[Answer], int]:
+        """One tick: the answers that ended in it, and the number of outer steps run."""
+        plan = self.scheduler.plan(time.monotonic())
+        for placement in plan.park:
+            work = self._work[placement.request.id]
+            work.parked[placement.trajectory] = self._pool.park(placement.slot)
+        for placement in plan.place:
+            self._enter(placement)
+        results = self._runner.run([self._row(placement) for placement in plan.run])
+        self.scheduler.update(
+            (placement, residual, prediction)
+            for placement, (residual, prediction) in zip(plan.run, results, strict=True)
+        )
+        answers = [self._answer(request) for request in self.scheduler.take_ended()]
+        return answers, len(plan.run)
+
+    def progress(self, request_id: str) -> Progress | None:
+        """Where a request stands; None before its first outer step and after its end."""
+        request = self.scheduler.find(request_id)
+        made = [t for t in request.wave if t.prediction] if request else []
+        if not made:
+            return None
+        leading = min(made, key=lambda t: (t.score, t.index))
+        work = self._work[request_id]
+        grid = _decode(work.request.task, leading.prediction or b"")
+        return Progress(leading.steps, leading.score, grid)
+
+    def _enter(self, placement: Placement) -> None:
+        work = self._work[placement.request.id]
+        if work.first_slot is None:
+            work.first_slot = time.monotonic()
+        state = work.parked.pop(placement.trajectory, None)
+        if state is None:
+            state = self._initial(work.request.seed, placement.trajectory.index)
+        self._pool.write(placement.slot, state, self._embed(work.tokens))
+
+    @torch.inference_mode()
+    def _embed(self, tokens: Tokens) -> Tensor:
+        return self._operator.embed(torch.from_numpy(tokens)[None])[0]
+
+    @torch.inference_mode()
+    def _initial(self, seed: int, trajectory: int) -> State:
+        operator = self._operator
+        if operator.config.initial == "fixed":
+            return tuple(rows[0] for rows in operator.fixed_state(1))
+        return tuple(initial_state(seed, trajectory, operator.state_shape, operator.state_count))
+
+    def _row(self, placement: Placement) -> Row:
+        request, trajectory = self._work[placement.request.id].request, placement.trajectory
+        return Row(
+            placement.slot, request.seed, trajectory.index, trajectory.steps + 1, request.noise
+        )
+
+    def _answer(self, request: Request) -> Answer:
+        work = self._work.pop(request.id)
+        now = time.monotonic()
+        asked, task = work.request, work.request.task
+        started = [t for t in request.trajectories if t.steps]
+        seen = {
+            prediction: (grid := _decode(task, prediction), task.verify(asked.grid, grid))
+            for prediction in {t.prediction for t in started if t.prediction}
+        }
+        nothing = (asked.grid, False)
+        results = tuple(
+            TrajectoryResult(
+                index=t.index,
+                wave=t.wave,
+                iterations=t.steps,
+                residual=t.score,
+                converged=t.outcome == "converged",
+                verified=seen.get(t.prediction or b"", nothing)[1],
+                outcome=t.outcome,
+                grid=seen.get(t.prediction or b"", nothing)[0],
+                history=tuple(t.history),
+            )
+            for t in started
+        )
+        chosen = choose(request, asked.selection)
+        grid, verified = seen[chosen.prediction or b""] if chosen else nothing
+        first_slot = now if work.first_slot is None else work.first_slot
+        return Answer(
+            id=request.id,
+            task=task.name,
+            model=self._model,
+            grid=grid,
+            text=task.text(grid),
+            residual=chosen.score if chosen else math.inf,
+            converged=chosen is not None and chosen.outcome == "converged",
+            verified=verified,
+            finish_reason=request.finish_reason or "",
+            iterations=chosen.steps if chosen else 0,
+            nfe=request.nfe,
+            layers=chosen.steps * self._operator.config.layers_per_step if chosen else 0,
+            started=len(started),
+            finished_converged=sum(t.outcome == "converged" for t in started),
+            lost=0,
+            agreement=agreement(chosen, started) if chosen else 0.0,
+            seed=asked.seed,
+            trajectories=results,
+            queue_seconds=first_slot - work.submitted,
+            solve_seconds=now - first_slot,
+        )
+
+
+def _decode(task: Task, prediction: Prediction) -> Grid:
+    return task.decode(np.frombuffer(prediction, dtype=np.uint8))

@@ -1,0 +1,182 @@
+"""Who gets which slot. Pure Python; the clock and the outer steps come from outside.
+
+Slots go one at a time to the request with the lowest (priority, slots held, deadline, arrival),
+so breadth is shared evenly within a priority. A request that holds nothing takes a slot from
+the one that holds the most, least urgent first, if that one keeps another: the trajectory there
+is parked and goes on later, unchanged. So nobody waits for a breadth that is not more urgent,
+only for requests, when there are more of them than slots.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from eqr_core.engine import waves
+from eqr_core.engine.trajectory import Prediction, Request, Trajectory
+from eqr_core.errors import EqrError, QueueFull
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A trajectory that enters or leaves a slot."""
+
+    slot: int
+    request: Request
+    trajectory: Trajectory
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One tick: first `park`, then `place`, then one outer step for each of `run`."""
+
+    park: list[Placement] = field(default_factory=list)
+    place: list[Placement] = field(default_factory=list)
+    run: list[Placement] = field(default_factory=list)
+
+
+Step = tuple[Placement, float, Prediction]
+"""What one outer step gave: residual and answer tokens."""
+
+
+class Scheduler:
+    """Requests, their trajectories, and `slots` slots. At most `queue` requests hold none."""
+
+    def __init__(self, slots: int, queue: int) -> None:
+        self.slots = slots
+        self.queue = queue
+        self._free = list(range(slots))
+        self._busy: dict[int, Placement] = {}
+        self._requests: dict[str, Request] = {}
+        self._ended: list[Request] = []
+        self._arrivals = 0
+
+    @property
+    def busy(self) -> int:
+        """Slots held now."""
+        return len(self._busy)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that hold no slot now."""
+        holders = {placement.request.id for placement in self._busy.values()}
+        return len(self._requests) - len(holders)
+
+    @property
+    def active(self) -> int:
+        """Requests that have not ended."""
+        return len(self._requests)
+
+    def find(self, request_id: str) -> Request | None:
+        """The request of that id, unless it has ended."""
+        return self._requests.get(request_id)
+
+    def add(self, request: Request) -> None:
+        """Take a request; QueueFull when too many already wait."""
+        if request.id in self._requests:
+            raise EqrError(f"id: {request.id!r} is already being solved")
+        if self.waiting >= self.queue:
+            raise QueueFull(f"{self.queue} requests are already waiting; try again later")
+        request.arrival = self._arrivals
+        self._arrivals += 1
+        waves.begin_wave(request)
+        self._requests[request.id] = request
+
+    def cancel(self, request_id: str) -> None:
+        """End a request and free its slots at once; nothing happens if it has ended."""
+        request = self._requests.get(request_id)
+        if request is not None:
+            waves.stop(request, "cancelled")
+            self._end(request)
+
+    def plan(self, now: float) -> Plan:
+        """End what is past its deadline, fill the free slots, and say what runs."""
+        for request in [r for r in self._requests.values() if r.deadline <= now]:
+            waves.stop(request, "deadline")
+            self._end(request)
+        plan = Plan()
+        self._fill(plan)
+        self._make_room(plan)
+        plan.run.extend(self._busy.values())
+        return plan
+
+    def update(self, steps: Iterable[Step]) -> None:
+        """Note what the outer steps gave; end, cut and widen what they decide."""
+        touched: dict[str, Request] = {}
+        for placement, residual, prediction in steps:
+            waves.record_step(placement.request, placement.trajectory, residual, prediction)
+            touched[placement.request.id] = placement.request
+        for request in touched.values():
+            wave = request.wave
+            waves.settle(request)
+            for trajectory in wave:
+                if not trajectory.running:
+                    self._release(trajectory)
+            if request.finish_reason is not None:
+                self._end(request)
+
+    def take_ended(self) -> list[Request]:
+        """Requests that ended since the last call, each exactly once."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def _fill(self, plan: Plan) -> None:
+        if not self._free:
+            return
+        line = [(self._rank(r, r.held), r, r.pending[::-1]) for r in self._requests.values()]
+        line = [entry for entry in line if entry[2]]
+        heapq.heapify(line)
+        while self._free and line:
+            _, request, pending = heapq.heappop(line)
+            self._occupy(plan, request, pending.pop())
+            if pending:
+                heapq.heappush(line, (self._rank(request, request.held), request, pending))
+
+    def _make_room(self, plan: Plan) -> None:
+        if self._free or self.waiting == 0:
+            return
+        held: dict[str, list[Placement]] = {}
+        for placement in self._busy.values():
+            held.setdefault(placement.request.id, []).append(placement)
+        without = sorted(
+            (r for r in self._requests.values() if r.id not in held),
+            key=lambda r: self._rank(r, 0),
+        )
+        for request in without:
+            rich = [
+                places
+                for places in held.values()
+                if len(places) > 1 and places[0].request.priority >= request.priority
+            ]
+            if not rich:
+                return
+            most = max(rich, key=lambda places: (places[0].request.priority, len(places)))
+            leaving = max(most, key=lambda placement: placement.trajectory.index)
+            most.remove(leaving)
+            self._release(leaving.trajectory)
+            plan.park.append(leaving)
+            held[request.id] = [self._occupy(plan, request, request.pending[0])]
+
+    @staticmethod
+    def _rank(request: Request, held: int) -> tuple[int, int, float, int]:
+        return (request.priority, held, request.deadline, request.arrival)
+
+    def _occupy(self, plan: Plan, request: Request, trajectory: Trajectory) -> Placement:
+        trajectory.slot = heapq.heappop(self._free)
+        placement = Placement(trajectory.slot, request, trajectory)
+        self._busy[trajectory.slot] = placement
+        plan.place.append(placement)
+        return placement
+
+    def _release(self, trajectory: Trajectory) -> None:
+        if trajectory.slot is not None:
+            del self._busy[trajectory.slot]
+            heapq.heappush(self._free, trajectory.slot)
+            trajectory.slot = None
+
+    def _end(self, request: Request) -> None:
+        for trajectory in request.wave:
+            self._release(trajectory)
+        del self._requests[request.id]
+        self._ended.append(request)
