@@ -1,10 +1,11 @@
-"""What users import from `eqr_core`, and what they do not have to install for it."""
+"""What users get with the package: what they import, and what they need not install for it."""
 
 from __future__ import annotations
 
 import inspect
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,23 @@ def test_the_scheduler_runs_without_torch(module: str) -> None:
         "sys.modules['eqr_core'] = face\n"
         f"import eqr_core.engine.{module}\n"
     )
+
+
+def test_every_file_of_the_packages_is_installed_with_them() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    installed = {
+        file
+        for package, patterns in project["tool"]["setuptools"]["package-data"].items()
+        for pattern in patterns
+        for file in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    there = {
+        file
+        for package in ("eqr_core", "service")
+        for file in (ROOT / package).rglob("*")
+        if file.is_file() and file.suffix not in (".py", ".pyc")
+    }
+    assert there - installed == set()
 
 
 def run(script: str) -> str:
