@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from torch import Tensor
 import eqr_core.zoo
 from eqr_core.errors import CheckpointError, ModelError
 from eqr_core.model.card import Card
+from eqr_core.model.config import OperatorConfig
 from eqr_core.model.operator import Operator
 from eqr_core.tasks.base import Task
 
@@ -140,22 +142,32 @@ def build_operator(weights: dict[str, Tensor], card: Card, task: Task) -> Operat
     return operator.for_task(task).eval().requires_grad_(False)
 
 
-def _check_weights(weights: dict[str, Tensor], card: Card) -> int:
+def check_shapes(shapes: Mapping[str, Sequence[int]], config: OperatorConfig) -> int:
     """Number of trained values; CheckpointError names the first tensor that does not fit."""
-    blueprint = Operator.blueprint(card.operator)
-    expected = blueprint.state_dict()
-    for name in sorted(expected.keys() | weights.keys()):
-        if name not in weights:
-            raise CheckpointError(f"{card.name}: the tensor {name} is missing")
+    blueprint = Operator.blueprint(config)
+    expected = {name: tuple(value.shape) for name, value in blueprint.state_dict().items()}
+    for name in sorted(expected.keys() | shapes.keys()):
+        if name not in shapes:
+            raise CheckpointError(f"the tensor {name} is missing")
         if name not in expected:
-            raise CheckpointError(f"{card.name}: the configuration has no tensor {name[:100]}")
-        have, want = weights[name], expected[name]
-        if have.shape != want.shape or have.dtype != want.dtype:
+            raise CheckpointError(f"the configuration has no tensor {name[:100]}")
+        if tuple(shapes[name]) != expected[name]:
             raise CheckpointError(
-                f"{card.name}: the tensor {name} is {have.dtype} {list(have.shape)}; "
-                f"the configuration says {want.dtype} {list(want.shape)}"
+                f"the tensor {name} is {list(shapes[name])}; "
+                f"the configuration makes it {list(expected[name])}"
             )
     return blueprint.parameter_count
+
+
+def _check_weights(weights: dict[str, Tensor], card: Card) -> int:
+    try:
+        parameters = check_shapes({n: value.shape for n, value in weights.items()}, card.operator)
+        for name, value in weights.items():
+            if value.dtype != torch.float32:
+                raise CheckpointError(f"the tensor {name} is {value.dtype}, not torch.float32")
+    except CheckpointError as error:
+        raise CheckpointError(f"{card.name}: {error}") from None
+    return parameters
 
 
 def _parse(folder: Path, data: bytes, card: Card) -> dict[str, Tensor]:
