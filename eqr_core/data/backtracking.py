@@ -119,9 +119,7 @@ class Board:
                 return True
         return True
 
-    def _place_naked(
-        self, search: SudokuSearch, once: list[int], twice: list[int]
-    ) -> bool | None:
+    def _place_naked(self, search: SudokuSearch, once: list[int], twice: list[int]) -> bool | None:
         """Place naked singles and note which digits each unit can still take, and how often."""
         used, full, units, cells = self.used, search.full, search.units, self.cells
         left = []
@@ -147,9 +145,7 @@ class Board:
         self.open = left
         return placed
 
-    def _place_hidden(
-        self, search: SudokuSearch, once: list[int], twice: list[int]
-    ) -> bool | None:
+    def _place_hidden(self, search: SudokuSearch, once: list[int], twice: list[int]) -> bool | None:
         """Place digits that a unit can take in one cell only."""
         used, full, units, cells = self.used, search.full, search.units, self.cells
         single = [one & ~two for one, two in zip(once, twice, strict=True)]

@@ -103,9 +103,7 @@ def _remove_clues(
     return question
 
 
-def _has_one_solution(
-    search: SudokuSearch, question: list[int], cell: int, digit: int
-) -> bool:
+def _has_one_solution(search: SudokuSearch, question: list[int], cell: int, digit: int) -> bool:
     """Whether no other digit at `cell` has a solution, knowing that `digit` has exactly one."""
     for other in range(1, search.n + 1):
         if other == digit:

@@ -1,0 +1,61 @@
+"""What the terminal shows: grids, shares, progress."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from eqr_core.tasks.base import Grid, Task
+
+GIVEN, FILLED, RULE = "bold", "cyan", "dim"
+
+
+def draw_grid(task: Task, grid: Grid, answer: Grid) -> Text:
+    """`answer` with its boxes drawn; the clues of the input `grid` stand out."""
+    height, width = getattr(task, "box", (task.rows, task.columns))
+    cell = max(len(str(value)) for row in answer for value in row)
+    rule = "+".join("-" * (width * (cell + 1) + 1) for _ in range(task.columns // width))
+    picture = Text()
+    for r, (clues, values) in enumerate(zip(grid, answer, strict=True)):
+        if r and r % height == 0:
+            picture.append(rule + "\n", RULE)
+        for c, (clue, value) in enumerate(zip(clues, values, strict=True)):
+            if c and c % width == 0:
+                picture.append(" |", RULE)
+            shown = str(value) if value else "."
+            picture.append(" " + shown.rjust(cell), GIVEN if clue else FILLED)
+        picture.append("\n")
+    return picture
+
+
+def summary(document: dict[str, Any]) -> str:
+    """One line about an answer in its JSON form: how it ended and what it took."""
+    residual = document["residual"]
+    return ", ".join(
+        [
+            f"{document['finish_reason']} after {document['iterations']} iterations",
+            "residual " + ("none" if residual is None else f"{residual:.3g}"),
+            f"NFE {document['nfe']} ({document['layers']:,} layers)",
+            "verified" if document["verified"] else "NOT verified: it breaks the rules",
+            f"model {document['model']}",
+            f"{document['timing_ms']['total']:.0f} ms",
+        ]
+    )
+
+
+def progress(unit: str, note: bool = False) -> Progress:
+    """A progress bar on standard error, shown where that is a terminal."""
+    columns = [TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn()]
+    return Progress(
+        *columns,
+        TextColumn(unit),
+        *([TextColumn("{task.fields[note]}")] if note else []),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )

@@ -1,0 +1,27 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Depth = Annotated[int, typer.Option(help="Outer steps of one trajectory at most.")]
+Breadth = Annotated[int, typer.Option(help="Trajectories at most.")]
+Nfe = Annotated[int | None, typer.Option(help="Outer steps of all trajectories at most.")]
+Tolerance = Annotated[
+    float | None, typer.Option(help="Score that counts as converged, not the checkpoint's.")
+]
+Stop = Annotated[
+    str,
+    typer.Option(
+        help="converged: more trajectories only while none has converged. verified: only while "
+        "no answer obeys the rules. exhausted: all of them, each to its full depth."
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Decides initial states and noise.")]
+Noise = Annotated[float, typer.Option(help="Standard deviation of the path noise.")]
+Selection = Annotated[
+    str, typer.Option(help="residual: the lowest score answers. majority: the most frequent grid.")
+]
+Slots = Annotated[int, typer.Option(help="Trajectories that run together.", min=1, max=4096)]

@@ -1,0 +1,81 @@
+"""Trajectories followed step by step: how their score falls, and when their prediction is right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from eqr_core.data.packed import PackedPuzzles
+from eqr_core.engine.halting import WINDOW
+from eqr_core.engine.randomness import initial_state
+from eqr_core.engine.runner import GROUP_VALUES
+from eqr_core.model.operator import Operator, State, residual
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What happened at each step of each trajectory, puzzle by puzzle."""
+
+    score: npt.NDArray[np.float64]
+    """Mean residual of the last three steps, [trajectories, depth]; inf before the third."""
+    right: npt.NDArray[np.bool_]
+    """Whether the prediction after this step is right in every cell, [trajectories, depth]."""
+
+
+@torch.inference_mode()
+def follow(
+    operator: Operator,
+    puzzles: PackedPuzzles,
+    *,
+    depth: int,
+    breadth: int,
+    seed: int = 0,
+    on_rows: Callable[[int], None] | None = None,
+) -> Traces:
+    """Run `breadth` trajectories of every puzzle to `depth`, without noise and without halting.
+
+    Trajectory k of row i starts where the engine starts trajectory k of a request whose seed is
+    `seed` + i. `on_rows` is called with the number of trajectories done since the last call.
+    """
+    starts = [(row, index) for row in range(len(puzzles)) for index in range(breadth)]
+    moved = np.zeros((len(starts), depth), np.float32)
+    right = np.zeros((len(starts), depth), np.bool_)
+    rows_at_once = max(1, GROUP_VALUES // math.prod(operator.state_shape))
+    for first in range(0, len(starts), rows_at_once):
+        part = starts[first : first + rows_at_once]
+        rows = [row for row, _ in part]
+        e = operator.embed(torch.from_numpy(puzzles.question[rows]))
+        answer = torch.from_numpy(puzzles.answer[rows])
+        state = _initial(operator, [(seed + row, index) for row, index in part])
+        for step in range(depth):
+            before, state = state, operator.outer_step(state, e)
+            predicted = operator.predict(operator.read(state)[0])
+            moved[first : first + len(part), step] = residual(state, before).numpy()
+            right[first : first + len(part), step] = (predicted == answer).all(-1).numpy()
+        if on_rows is not None:
+            on_rows(len(part))
+    return Traces(scores(moved), right)
+
+
+def _initial(operator: Operator, starts: list[tuple[int, int]]) -> State:
+    """Initial states of the trajectories `starts`, (seed, index) each."""
+    if operator.config.initial == "fixed":
+        return operator.fixed_state(len(starts))
+    shape, count = operator.state_shape, operator.state_count
+    rows = [initial_state(seed, index, shape, count) for seed, index in starts]
+    return tuple(torch.stack(component) for component in zip(*rows, strict=True))
+
+
+def scores(residuals: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Mean of the last three of `residuals` [trajectories, depth] at each step; inf before."""
+    score = np.full(residuals.shape, np.inf)
+    depth = residuals.shape[1]
+    if depth >= WINDOW:
+        windows = np.lib.stride_tricks.sliding_window_view(residuals, WINDOW, axis=1)
+        score[:, WINDOW - 1 :] = windows.mean(-1, dtype=np.float64)
+    return score
