@@ -15,6 +15,7 @@ from eqr_core import errors
 
 ROOT = Path(__file__).parents[1]
 
+FACE = {"Solver", "Budget", "Answer", "Problem", "Progress", "SolveRequest", "TrajectoryResult"}
 ERRORS = {
     name
     for name, thing in vars(errors).items()
@@ -25,7 +26,7 @@ ABSENT_FROM_CORE = ["ray", "fastapi", "starlette", "redis", "grpc", "prometheus_
 
 
 def test_the_library_exports_its_face_and_its_errors() -> None:
-    assert set(eqr_core.__all__) == {"Solver", "Budget", "Answer", "Problem", *ERRORS}
+    assert set(eqr_core.__all__) == {*FACE, *ERRORS}
     for name in eqr_core.__all__:
         assert getattr(eqr_core, name).__name__ == name
 
