@@ -1,0 +1,117 @@
+"""What every HTTP request passes before its route: its id, its size, and a last net for errors."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.problems import MEDIA_TYPE, Refusal, refusal_of
+from service.schemas import new_id
+
+REQUEST_ID = "X-Request-Id"
+
+_VALID_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+_log = logging.getLogger("ray.serve")
+
+
+class Gate:
+    """ASGI middleware. Bodies are read here, up to the limit, before any route sees them.
+
+    A taken request id must be 1 to 128 letters, digits or ``._:-``; otherwise one is made. It
+    stands in ``scope["state"]["request_id"]`` and in the response's headers.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int, on_reject: Callable[[str], None]) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._on_reject = on_reject
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        request_id = _request_id(headers)
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        try:
+            body = await self._read(headers, receive)
+            await self._app(scope, _replay(body, receive), send_with_id)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            if started:
+                raise
+            refusal = refusal_of(error)
+            if refusal is None:
+                _log.exception("request %s failed", request_id)
+                refusal = Refusal("internal_error", "the service failed; the fault is in its log")
+            await self._refuse(refusal, request_id)(scope, receive, send_with_id)
+
+    def _refuse(self, refusal: Refusal, request_id: str) -> Response:
+        self._on_reject(refusal.code)
+        return problem_response(refusal, request_id)
+
+    async def _read(self, headers: Headers, receive: Receive) -> bytes:
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > self._max_body_bytes:
+            raise self._too_large(f"{int(declared)} bytes")
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            body += message.get("body", b"")
+            if len(body) > self._max_body_bytes:
+                raise self._too_large("more")
+            if not message.get("more_body", False):
+                return bytes(body)
+
+    def _too_large(self, found: str) -> Refusal:
+        limit = self._max_body_bytes
+        return Refusal("body_too_large", f"the body has {found}; the limit is {limit} bytes")
+
+
+def problem_response(refusal: Refusal, request_id: str) -> Response:
+    """The problem document of `refusal` as a response."""
+    return Response(
+        refusal.document(request_id).model_dump_json(),
+        status_code=refusal.status,
+        media_type=MEDIA_TYPE,
+        headers=refusal.headers,
+    )
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get(REQUEST_ID, "")
+    return given if _VALID_ID.fullmatch(given) else new_id()
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """`body` once, then whatever comes: a disconnect."""
+    sent = False
+
+    async def replay() -> dict[str, Any]:
+        nonlocal sent
+        if sent:
+            return dict(await receive())
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

@@ -1,0 +1,164 @@
+"""The one `solve` behind every way in: deadline, one retry elsewhere, draining."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any, TypeVar
+
+from ray.exceptions import RayActorError, TaskCancelledError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+)
+from ray.serve.handle import DeploymentHandle
+
+from service.metrics import Collected
+from service.orders import Order
+from service.problems import Refusal
+from service.schemas import ModelAnswer, SolveAnswer
+
+DEADLINE_GRACE_SECONDS = 5.0
+"""The engine keeps the deadline; this much later the gateway stops waiting for it."""
+
+READY_SECONDS = 2.0
+COLLECT_SECONDS = 5.0
+
+Result = TypeVar("Result")
+
+
+class Gateway:
+    """Sends orders to the solver deployment. Stateless but for draining and what is in flight."""
+
+    def __init__(self, solver: DeploymentHandle[Any]) -> None:
+        self._solver = solver
+        self._draining = False
+        self._in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Solves that have been taken and not answered."""
+        return self._in_flight
+
+    def drain(self) -> None:
+        """Take no further work; what runs goes on."""
+        self._draining = True
+
+    async def solve(self, order: Order) -> SolveAnswer:
+        """Answer of `order`; `timing_ms.total` counts from here.
+
+        A solve is idempotent (its seeds are its own), so when the replica that holds it dies it
+        is sent once more, with the time that is left.
+
+        Raises a Refusal where the service is draining, full, without replicas or out of time,
+        or where the solver refuses the order.
+        """
+        self._refuse_when_draining()
+        start = monotonic()
+        end = start + order.deadline_ms / 1e3
+
+        async def attempt() -> SolveAnswer | Refusal:
+            left_ms = max(1.0, (end - monotonic()) * 1e3)
+            async with asyncio.timeout(left_ms / 1e3 + DEADLINE_GRACE_SECONDS):
+                outcome: SolveAnswer | Refusal = await self._call(
+                    self._solver.solve, order.within(left_ms)
+                )
+            return outcome
+
+        with self._counted():
+            outcome = await _once_more(attempt)
+        if isinstance(outcome, Refusal):
+            raise outcome
+        total = (monotonic() - start) * 1e3
+        return outcome.model_copy(
+            update={"timing_ms": outcome.timing_ms.model_copy(update={"total": total})}
+        )
+
+    async def models(self) -> list[ModelAnswer]:
+        """The models that the solvers hold."""
+        found: list[ModelAnswer] = await self._call_soon(self._solver.models)
+        return found
+
+    async def model(self, name: str) -> ModelAnswer:
+        """The model `name`; Refusal ``unknown_model`` where there is none."""
+        models = await self.models()
+        for model in models:
+            if model.name == name:
+                return model
+        known = ", ".join(model.name for model in models)
+        raise Refusal("unknown_model", f"there is no model {name!r}; there are {known}")
+
+    async def check_ready(self) -> None:
+        """Return when a solver that has solved its warm-up takes work; else raise a Refusal."""
+        self._refuse_when_draining()
+        if not await self._call_soon(self._solver.ready):
+            raise Refusal("not_ready", "the solver's engine does not run")
+
+    async def collect(self) -> list[tuple[str, Collected]]:
+        """Metrics of every solver replica."""
+        return await collect_from(self._solver)
+
+    def _refuse_when_draining(self) -> None:
+        if self._draining:
+            raise Refusal("draining", "the service is shutting down and takes no further work")
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+
+    async def _call_soon(self, method: Any) -> Any:
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                return await self._call(method)
+        except TimeoutError:
+            raise Refusal("not_ready", "no solver is running yet") from None
+        except _REPLICA_LOST:
+            raise Refusal("not_ready", "the solver has died and is being replaced") from None
+
+    @staticmethod
+    async def _call(method: Any, *arguments: Any) -> Any:
+        response = method.remote(*arguments)
+        try:
+            return await response
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+        except BackPressureError as error:
+            raise Refusal("queue_full", error.message) from None
+        except DeploymentUnavailableError:
+            raise Refusal("not_ready", "the solver could not be started") from None
+
+
+_REPLICA_LOST = (RayActorError, ReplicaUnavailableError, TaskCancelledError)
+
+
+async def _once_more(attempt: Callable[[], Awaitable[Result]]) -> Result:
+    try:
+        return await attempt()
+    except _REPLICA_LOST:
+        pass
+    try:
+        return await attempt()
+    except _REPLICA_LOST:
+        raise Refusal("not_ready", "the solver died twice while it held the request") from None
+
+
+async def collect_from(handle: DeploymentHandle[Any]) -> list[tuple[str, Collected]]:
+    """Metrics of every replica of a deployment; a replica that is just dying is left out.
+
+    Refusal where one does not answer in time: numbers without it would look like a reset.
+    """
+    try:
+        found = await handle.broadcast("collect").results_async(
+            timeout_s=COLLECT_SECONDS, return_exceptions=True
+        )
+    except TimeoutError:
+        raise Refusal("not_ready", "a replica does not report its metrics in time") from None
+    return [part for part in found if not isinstance(part, BaseException)]

@@ -1,0 +1,82 @@
+"""The service on a local Ray of its own: started, drained, stopped. Used by `eqr serve`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from service.settings import Settings
+
+POLL_SECONDS = 0.1
+OBJECT_STORE_BYTES = 200 * 1024 * 1024
+
+
+@contextmanager
+def local_service(settings: Settings) -> Iterator[str]:
+    """Start Ray and the service; give the service's address once it answers; drain and stop.
+
+    The address accepts solves when it is given: replicas count as started after their warm-up.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+    from ray import serve
+
+    from service.app import APP_NAME, build
+
+    level = settings.log_level.upper()
+    ray.init(
+        address="local",
+        num_cpus=settings.cpus,
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        _node_ip_address="127.0.0.1",
+        log_to_driver=settings.log_level == "debug",
+        logging_level=logging.getLevelNamesMapping()[level],
+    )
+    try:
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": settings.host, "port": settings.port},
+            logging_config={"log_level": level, "enable_access_log": False},
+        )
+        ingress = serve.run(
+            build(settings),
+            name=APP_NAME,
+            logging_config={"log_level": level, "enable_access_log": False},
+        )
+        yield f"http://{reachable(settings.host)}:{settings.port}"
+        drain(ingress, settings.drain_seconds)
+        # Deleted first: a plain shutdown cuts connections before the replicas are done.
+        serve.delete(APP_NAME)
+    finally:
+        serve.shutdown()  # type: ignore[no-untyped-call]
+        ray.shutdown()
+
+
+def drain(ingress: Any, seconds: float) -> None:
+    """Have every ingress replica refuse new solves; wait until none runs, at most `seconds`."""
+    end = time.monotonic() + seconds
+    ingress.broadcast("drain").results()
+    while time.monotonic() < end and sum(ingress.broadcast("in_flight").results()):
+        time.sleep(POLL_SECONDS)
+
+
+def wait_for_stop() -> None:
+    """Return at the first SIGINT or SIGTERM; a second one then ends the process at once."""
+    stop = threading.Event()
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(kind, lambda *_: stop.set()) for kind in kinds]
+    stop.wait()
+    for kind, handler in zip(kinds, before, strict=True):
+        signal.signal(kind, handler)
+
+
+def reachable(host: str) -> str:
+    """An address to call for one to listen on."""
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)

@@ -1,0 +1,181 @@
+"""What travels over REST: request bodies (strict), answers, models and problems.
+
+The fields are the contract of DESIGN section 5. Nothing here imports torch, so the ingress and
+the clients stay light.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from eqr_core.engine.answer import MAX_NOISE, MAX_PRIORITY, MAX_SEED
+
+Score = Annotated[float | None, Field(description="Relative residual; null when not finite.")]
+GridRows = list[list[int | str]]
+
+EXAMPLE_GRID = "1...4...2..3...."
+
+
+class RequestModel(BaseModel):
+    """Bodies are strict: no unknown field, no number that is a string, a bool, NaN or infinite."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class BudgetBody(RequestModel):
+    """What a solve may spend; the engine checks the limits."""
+
+    depth: int = Field(default=64, description="Most iterations (outer steps) of one trajectory.")
+    breadth: int = Field(default=16, description="Most trajectories.")
+    nfe: int | None = Field(default=None, description="Most outer steps over all trajectories.")
+    deadline_ms: float | None = Field(
+        default=None, description="Time after which the best answer so far is returned."
+    )
+    tolerance: float | None = Field(
+        default=None,
+        description="Residual at which a trajectory counts as converged; default: the model's",
+    )
+    stop: Literal["converged", "verified", "exhausted"] = "converged"
+
+
+class SolveBody(RequestModel):
+    """Body of ``POST /solve``."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"grid": EXAMPLE_GRID}]})
+
+    grid: JsonValue = Field(
+        description="Rows of integers (0: blank), or one string of digits ('.' or '0': blank)."
+    )
+    task: str | None = Field(default=None, max_length=64, description="Default: from the grid.")
+    model: str | None = Field(
+        default=None, max_length=128, description="Default: from the grid's shape."
+    )
+    budget: BudgetBody = BudgetBody()
+    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Same seed, same answer.")
+    noise: float = Field(
+        default=0.0, ge=0.0, le=MAX_NOISE, description="Path noise β in every update."
+    )
+    selection: Literal["residual", "majority"] = "residual"
+    priority: int = Field(
+        default=0, ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="Smaller goes first."
+    )
+    include: tuple[Literal["trajectories", "history"], ...] = Field(
+        default=(), max_length=2, strict=False, description="What else the answer should hold."
+    )
+
+
+class BreadthCount(BaseModel):
+    """Trajectories of a solve: how many began, converged, and were lost."""
+
+    started: int
+    converged: int
+    lost: int
+
+
+class Timing(BaseModel):
+    """Milliseconds in the engine's queue, in its slots, and in the service altogether."""
+
+    queue: float
+    solve: float
+    total: float
+
+
+class TrajectoryAnswer(BaseModel):
+    """One trajectory of the solve, in ``include: ["trajectories"]`` or ``["history"]``."""
+
+    index: int
+    wave: int
+    iterations: int
+    residual: Score
+    converged: bool
+    verified: bool
+    outcome: str
+    text: str
+    history: list[float | None] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="Residual of every iteration.",
+    )
+
+
+class SolveAnswer(BaseModel):
+    """Answer of ``POST /solve``. Ending without convergence is an answer, with its reason."""
+
+    id: str
+    task: str
+    model: str
+    grid: GridRows
+    text: str
+    residual: Score
+    converged: bool
+    verified: bool
+    finish_reason: str
+    iterations: int
+    nfe: int
+    layers: int
+    breadth: BreadthCount
+    agreement: float
+    seed: int
+    cached: bool
+    timing_ms: Timing
+    trajectories: list[TrajectoryAnswer] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+
+
+class ModelAnswer(BaseModel):
+    """A model of ``GET /models``: what its card says."""
+
+    name: str
+    task: str
+    sizes: list[str]
+    parameters: int
+    digest: str
+    tolerance: float | None
+    description: str
+    license: str
+    results: list[dict[str, Any]]
+
+
+class ModelsAnswer(BaseModel):
+    """Answer of ``GET /models``."""
+
+    models: list[ModelAnswer]
+
+
+class HealthAnswer(BaseModel):
+    """Answer of the health paths."""
+
+    status: Literal["live", "ready"]
+
+
+class FieldProblem(BaseModel):
+    """One fault of a body: where it is, and what is wrong."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pointer: str = Field(description="JSON pointer into the body, as a URI fragment.")
+    place: str | None = Field(
+        default=None, exclude_if=lambda value: value is None, description="Place within a grid."
+    )
+    message: str
+
+
+class ProblemDocument(BaseModel):
+    """An error, as RFC 9457 has it, with a stable `code` and the request's id."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: list[FieldProblem] | None = Field(default=None, exclude_if=lambda value: value is None)
+
+
+def new_id() -> str:
+    """A fresh random id, 32 hex digits."""
+    return uuid.uuid4().hex

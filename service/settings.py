@@ -1,0 +1,102 @@
+"""What can be set about the service: flags of `eqr serve`, or variables ``EQR_<NAME>``."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from eqr_core.errors import EqrError
+
+PREFIX = "EQR_"
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class SettingsError(EqrError):
+    """Settings that cannot be used; the message is one line that names each of them."""
+
+    exit_code = 2
+
+
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Settings(BaseSettings):
+    """Every field is a flag (``--max-body-bytes``) and a variable (``EQR_MAX_BODY_BYTES``).
+
+    Flags win over variables, variables over defaults. Unknown fields and unknown ``EQR_``
+    variables are refused, so that a misspelt one is noticed.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.")
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Names or folders of checkpoints, comma-separated; empty: the whole zoo.",
+    )
+    slots: int = Field(
+        default=64, ge=1, le=4096, description="Trajectories a solver runs at a time."
+    )
+    queue: int = Field(
+        default=1024, ge=1, le=65536, description="Requests that may wait in a solver."
+    )
+    replicas: int = Field(default=1, ge=1, le=64, description="Solver replicas.")
+    cpus: int = Field(
+        default_factory=_usable_cpus, ge=1, le=1024, description="CPUs the local Ray may use."
+    )
+    max_body_bytes: int = Field(
+        default=1 << 20, ge=1024, le=1 << 26, description="Largest request body, in bytes."
+    )
+    deadline_ms: float = Field(
+        default=60_000.0,
+        gt=0,
+        le=3_600_000,
+        allow_inf_nan=False,
+        description="Deadline of a request that names none, in milliseconds.",
+    )
+    drain_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="How long running solves may go on after a stop signal, in seconds.",
+    )
+    log_level: LogLevel = Field(default="info", description="debug, info, warning or error.")
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
+
+    @model_validator(mode="after")
+    def _refuse_unknown_variables(self) -> Settings:
+        known = {PREFIX + name.upper() for name in type(self).model_fields}
+        unknown = sorted(
+            name for name in os.environ if name.upper().startswith(PREFIX) and name not in known
+        )
+        if unknown:
+            raise ValueError(f"unknown variables {', '.join(unknown)}; there are {sorted(known)}")
+        return self
+
+
+def read_settings(**given: Any) -> Settings:
+    """Settings from the flags that are not None, the environment and the defaults.
+
+    SettingsError names each field or variable that is wrong.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(part) for part in fault['loc']) or 'settings'}: {fault['msg']}"
+            for fault in error.errors(include_url=False, include_input=False)
+        ]
+        raise SettingsError("; ".join(lines)) from None
