@@ -137,7 +137,12 @@ def build_operator(weights: dict[str, Tensor], card: Card, task: Task) -> Operat
     It shares the tensors of `weights`. ModelError where the task or its size does not fit.
     """
     _check_weights(weights, card)
-    operator = Operator.blueprint(card.operator)
+    return assemble(weights, card.operator, task)
+
+
+def assemble(weights: dict[str, Tensor], config: OperatorConfig, task: Task) -> Operator:
+    """An operator for inference from weights known to fit its configuration."""
+    operator = Operator.blueprint(config)
     operator.load_state_dict({n: value.detach() for n, value in weights.items()}, assign=True)
     return operator.for_task(task).eval().requires_grad_(False)
 

@@ -41,13 +41,18 @@ class Operator(nn.Module):
         self._check(task)
 
     @classmethod
-    def blueprint(cls, config: OperatorConfig) -> Operator:
-        """An operator on the meta device, for no task yet: names and shapes, no values."""
+    def fresh(cls, config: OperatorConfig) -> Operator:
+        """An operator with its start values, for no task yet; `for_task` makes it one."""
         bare = object.__new__(cls)
         nn.Module.__init__(bare)
-        with torch.device("meta"):
-            bare._make_weights(config)
+        bare._make_weights(config)
         return bare
+
+    @classmethod
+    def blueprint(cls, config: OperatorConfig) -> Operator:
+        """`fresh` on the meta device: names and shapes of the weights, no values."""
+        with torch.device("meta"):
+            return cls.fresh(config)
 
     def _make_weights(self, config: OperatorConfig) -> None:
         self.config = config

@@ -80,7 +80,7 @@ def read_reference(path: Path, task: str | None = None, ema: bool = True) -> Ref
             tokens = _tokens(views, content.get("carry"))
             arch = _mapping(config.get("arch"), "config.arch")
             operator = operator_config({n: v.size for n, v in views.items()}, arch, task, tokens)
-            check_shapes(_joined({n: v.size for n, v in views.items()}), operator)
+            check_shapes(with_start({n: v.size for n, v in views.items()}), operator)
             step = content.get("step")
             if type(step) is not int:
                 raise CheckpointError("step is missing or no whole number")
@@ -208,7 +208,7 @@ def _renamed(tensors: object, place: str) -> dict[str, TensorView]:
     return views
 
 
-def _joined(shapes: dict[str, Shape]) -> dict[str, Shape]:
+def with_start(shapes: dict[str, Shape]) -> dict[str, Shape]:
     """The shapes with H_init and L_init as the one tensor `start`."""
     starts = [shapes[name] for name in STARTS if name in shapes]
     joined = {name: shape for name, shape in shapes.items() if name not in STARTS}
