@@ -1,6 +1,10 @@
 """Equilibrium reasoning: a learned operator iterated to a fixed point."""
 
-from eqr_core.engine.answer import Answer, Progress, SolveRequest, TrajectoryResult
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from eqr_core.engine.answer import Answer
 from eqr_core.engine.budget import Budget
 from eqr_core.errors import (
     BudgetError,
@@ -15,7 +19,9 @@ from eqr_core.errors import (
     QueueFull,
     RecipeError,
 )
-from eqr_core.solver import Solver
+
+if TYPE_CHECKING:
+    from eqr_core.solver import Solver
 
 __all__ = [
     "Answer",
@@ -29,10 +35,17 @@ __all__ = [
     "GridError",
     "ModelError",
     "Problem",
-    "Progress",
     "QueueFull",
     "RecipeError",
-    "SolveRequest",
     "Solver",
-    "TrajectoryResult",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`Solver` on first use: it needs torch, which takes a second that `eqr --help` can spare."""
+    if name != "Solver":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from eqr_core.solver import Solver
+
+    globals()["Solver"] = Solver
+    return Solver

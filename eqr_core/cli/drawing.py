@@ -34,17 +34,13 @@ def draw_grid(task: Task, grid: Grid, answer: Grid) -> Text:
 
 
 def summary(document: dict[str, Any]) -> str:
-    """One line about an answer in its JSON form: how it ended and what it took."""
-    residual = document["residual"]
-    return ", ".join(
-        [
-            f"{document['finish_reason']} after {document['iterations']} iterations",
-            "residual " + ("none" if residual is None else f"{residual:.3g}"),
-            f"NFE {document['nfe']} ({document['layers']:,} layers)",
-            "verified" if document["verified"] else "NOT verified: it breaks the rules",
-            f"model {document['model']}",
-            f"{document['timing_ms']['total']:.0f} ms",
-        ]
+    """Two lines about an answer in its JSON form: how it ended, and what it took."""
+    residual = "none" if document["residual"] is None else f"{document['residual']:.3g}"
+    verified = "verified" if document["verified"] else "NOT verified: it breaks the rules"
+    return (
+        f"{document['finish_reason']}, {verified}\n"
+        f"residual {residual}, {document['iterations']} iterations, NFE {document['nfe']}, "
+        f"{document['timing_ms']['total']:.0f} ms, model {document['model']}"
     )
 
 

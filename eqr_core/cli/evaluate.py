@@ -15,7 +15,7 @@ from eqr_core.cli.drawing import progress
 from eqr_core.errors import DataError
 
 if TYPE_CHECKING:
-    from eqr_core.evaluation.evaluate import Report
+    from eqr_core.evaluation.report import Report
 
 
 def evaluate(
@@ -43,6 +43,8 @@ def evaluate(
     from eqr_core.engine.budget import Budget
 
     budget = Budget(depth, breadth, nfe, None, tolerance, cast(Any, stop))
+    if as_json not in (None, "-") and not Path(as_json).parent.is_dir():
+        raise DataError(f"{as_json}: there is no such folder")
 
     from eqr_core.engine.engine import Engine
     from eqr_core.evaluation.evaluate import evaluate, read_rows

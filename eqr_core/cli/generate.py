@@ -39,13 +39,12 @@ def sudoku(
     from eqr_core.data.puzzles import write_puzzles
     from eqr_core.tasks.sudoku_parser import sudoku_at
 
+    if not out.parent.is_dir():
+        raise DataError(f"{out}: there is no folder {out.parent}")
     puzzles = generate_sudoku(sudoku_at(size, size), count, seed, _clues(clues), min_rating)
     with progress("puzzles") as bar:
         rows = list(bar.track(puzzles, total=count, description="generate"))
-    try:
-        write_puzzles(out, rows)
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error.strerror})") from None
+    write_puzzles(out, rows)
     typer.echo(f"{len(rows)} puzzles in {out}", err=True)
 
 

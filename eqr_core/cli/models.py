@@ -56,10 +56,10 @@ def show(
     if as_json:
         typer.echo(json.dumps(card))
         return
-    table = Table(show_header=False, box=None)
-    for field, value in _flat(card):
-        table.add_row(field, value)
-    Console().print(table)
+    rows = _flat(card)
+    width = max(len(field) for field, _ in rows)
+    for field, value in rows:
+        typer.echo(f"{field:<{width}}  {value}".rstrip())
 
 
 @models.command("import")
@@ -67,13 +67,15 @@ def import_model(
     file: Annotated[Path, typer.Argument(help="A .pth file of the reference implementation.")],
     name: Annotated[str, typer.Option(help="Name of the new checkpoint.")],
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
+    task: Annotated[str | None, typer.Option(help="Task, where the file does not tell.")] = None,
+    size: Annotated[str | None, typer.Option(help="Grid size such as 9x9, likewise.")] = None,
 ) -> None:
     """Turn a checkpoint of the reference implementation into one of ours; runs no pickle."""
     if not file.is_file():
         raise DataError(f"{file}: no such file")
-    from eqr_core.model.reference import import_checkpoint
+    from eqr_core.model.reference import import_reference
 
-    card = import_checkpoint(file, name, out)
+    card = import_reference(file, out, name, task, size)
     typer.echo(f"{card.name}: {card.parameters:,} parameters, in {out}")
 
 

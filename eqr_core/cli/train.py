@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from eqr_core.errors import DataError, RecipeError
 
 
 def train(
@@ -18,7 +21,27 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed in place of the recipe's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:
-    """Train a checkpoint; an interrupted run goes on with --resume."""
-    from eqr_core.training.loop import train
+    """Train a checkpoint into OUT/best. What was interrupted goes on with --resume."""
+    for path in data or []:
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
 
-    train(recipe, out, data=data or [], minutes=minutes, seed=seed, resume=resume)
+    from eqr_core.training.loop import Trainer
+    from eqr_core.training.recipe import load_recipe
+
+    chosen = load_recipe(recipe)
+    if seed is not None:
+        chosen = replace(chosen, seed=seed)
+    trainer = Trainer(chosen, out, data or [])
+    if resume != trainer.state_path.is_file():
+        there = (
+            "holds no run to resume" if resume else "holds a run; give --resume to go on with it"
+        )
+        raise RecipeError(f"{out} {there}")
+    if resume:
+        trainer.resume()
+    best = trainer.run(minutes)
+    typer.echo(
+        f"{chosen.name}: {trainer.done} of {chosen.steps} steps, best validation accuracy "
+        f"{best:.1%}, checkpoint in {out / 'best'}"
+    )

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,13 +154,16 @@ def test_a_checkpoint_that_solves_nothing_keeps_no_tolerance(
     assert card.calibration["exact_at_depth"]["count"] == 0
 
 
-@pytest.mark.parametrize(("name", "value"), [("target", 0.0), ("target", 1.1), ("least_recall", -1)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("target", 0.0), ("target", 1.1), ("least_recall", -1)]
+)
 def test_shares_outside_their_limits_are_refused(
     tmp_path: Path, puzzles: PackedPuzzles, name: str, value: float
 ) -> None:
     save_random(tmp_path / "m")
+    limit: dict[str, Any] = {name: value}
     with pytest.raises(DataError, match=f"{name} is"):
-        calibrate(tmp_path / "m", puzzles, **{name: value})
+        calibrate(tmp_path / "m", puzzles, **limit)
 
 
 def _predictions(operator: object, puzzles: PackedPuzzles) -> np.ndarray:

@@ -11,7 +11,8 @@ from eqr_core.engine.answer import SolveRequest
 from eqr_core.engine.budget import Budget
 from eqr_core.engine.engine import Engine
 from eqr_core.errors import DataError, ModelError
-from eqr_core.evaluation.evaluate import evaluate, parse_rows, rating_class, read_rows
+from eqr_core.evaluation.evaluate import evaluate, parse_rows, read_rows
+from eqr_core.evaluation.report import rating_class
 from eqr_core.tasks.sudoku import Sudoku
 from tests.checkpoints import save_random
 

@@ -1,0 +1,135 @@
+"""What an evaluation counts, and the report that comes of it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from eqr_core.engine.answer import Answer
+from eqr_core.evaluation.shares import Share
+from eqr_core.tasks.base import Grid, Task
+
+RATING_CLASSES = (("0", 0), ("1-10", 10), ("11-30", 30), (">30", math.inf))
+"""Names of the difficulty classes and the highest rating of each."""
+
+
+@dataclass(frozen=True)
+class Puzzle:
+    """A row of a puzzle file, parsed and checked."""
+
+    task: Task
+    grid: Grid
+    answer: Grid
+    source: str
+    rating: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a checkpoint did on `rows` puzzles; shares are from 0 to 1."""
+
+    model: str
+    digest: str
+    data: str
+    rows: int
+    depth: int
+    breadth: int
+    stop: str
+    tolerance: float | None
+    noise: float
+    seed: int
+    selection: str
+    exact: int
+    exact_accuracy: float
+    """Share of the puzzles with every cell right."""
+    exact_interval: tuple[float, float]
+    """Wilson's 95 % interval of `exact_accuracy`."""
+    cell_accuracy: float
+    """Share of right cells among all cells, clues included."""
+    converged: float
+    """Share of the puzzles whose answer converged."""
+    verified: float
+    """Share of the puzzles whose answer obeys the rules and extends the input."""
+    exact_given_converged: float | None
+    """Share of right answers among the converged ones; None where none converged."""
+    mean_iterations: float
+    """Outer steps of the chosen trajectory."""
+    mean_nfe: float
+    """Outer steps of all trajectories of a puzzle."""
+    seconds: float
+    finish_reasons: dict[str, int]
+    source: dict[str, dict[str, Any]]
+    """Exact accuracy with counts and interval, for each source of the file."""
+    rating: dict[str, dict[str, Any]]
+    """The same for each difficulty class that occurs."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+class Tally:
+    """Counts over the answers of one evaluation."""
+
+    def __init__(self) -> None:
+        self.exact: list[bool] = []
+        self.cells = self.right_cells = 0
+        self.converged = self.verified = self.right_converged = 0
+        self.iterations = self.nfe = 0
+        self.finish_reasons: Counter[str] = Counter()
+        self.by_source: dict[str, list[bool]] = {}
+        self.by_rating: dict[str, list[bool]] = {name: [] for name, _ in RATING_CLASSES}
+
+    def add(self, puzzle: Puzzle, answer: Answer) -> bool:
+        """Count one answer; whether it is right."""
+        right_cells = sum(
+            given == wanted
+            for given_row, wanted_row in zip(answer.grid, puzzle.answer, strict=True)
+            for given, wanted in zip(given_row, wanted_row, strict=True)
+        )
+        right = right_cells == puzzle.task.tokens
+        self.exact.append(right)
+        self.cells += puzzle.task.tokens
+        self.right_cells += right_cells
+        self.converged += answer.converged
+        self.verified += answer.verified
+        self.right_converged += right and answer.converged
+        self.iterations += answer.iterations
+        self.nfe += answer.nfe
+        self.finish_reasons[answer.finish_reason] += 1
+        self.by_source.setdefault(puzzle.source, []).append(right)
+        self.by_rating[rating_class(puzzle.rating)].append(right)
+        return right
+
+    def report(self, **settings: Any) -> Report:
+        """The report on what was counted; `settings` are its fields that are not counted."""
+        rows = len(self.exact)
+        exact = _share(self.exact)
+        return Report(
+            rows=rows,
+            exact=exact.count,
+            exact_accuracy=exact.count / rows,
+            exact_interval=exact.interval,
+            cell_accuracy=self.right_cells / self.cells,
+            converged=self.converged / rows,
+            verified=self.verified / rows,
+            exact_given_converged=Share(self.right_converged, self.converged).value,
+            mean_iterations=self.iterations / rows,
+            mean_nfe=self.nfe / rows,
+            finish_reasons=dict(self.finish_reasons),
+            source={name: _share(v).to_dict() for name, v in sorted(self.by_source.items())},
+            rating={name: _share(v).to_dict() for name, v in self.by_rating.items() if v},
+            **settings,
+        )
+
+
+def rating_class(rating: int) -> str:
+    """Name of the difficulty class of a rating."""
+    return next(name for name, highest in RATING_CLASSES if rating <= highest)
+
+
+def _share(outcomes: Sequence[bool]) -> Share:
+    return Share(sum(outcomes), len(outcomes))
