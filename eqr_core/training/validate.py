@@ -1,0 +1,81 @@
+"""Exact accuracy of weights on held-out puzzles at one depth, a single trajectory each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eqr_core.model.operator import Operator, residual
+from eqr_core.training.puzzles import Source
+from eqr_core.training.recipe import Recipe
+from eqr_core.training.segment import DTYPES, initial_state
+
+ROWS_AT_ONCE = 50
+VALIDATION_SEED = 2
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Result on one size."""
+
+    size: str
+    rows: int
+    exact: float
+    residual_right: float
+    """Median relative residual of the last step over the puzzles solved; NaN if there is none."""
+    residual_wrong: float
+
+
+class Validator:
+    """Measures one size with the weights it is given; the training run's draws are untouched."""
+
+    def __init__(self, operator: Operator, source: Source, recipe: Recipe, fast: bool) -> None:
+        self.operator = operator.for_task(source.task)
+        self.source = source
+        self.recipe = recipe
+        step = self.operator.outer_step
+        self.outer_step = torch.compile(step, dynamic=False) if fast else step
+
+    @torch.no_grad()
+    def measure(self, weights: Mapping[str, Tensor]) -> Validation:
+        """Exact accuracy at the recipe's depth with `weights` in place of the live ones."""
+        live = {name: value.detach().clone() for name, value in self._parameters().items()}
+        self._load(weights)
+        try:
+            exact, moved = self._run()
+        finally:
+            self._load(live)
+        return Validation(
+            self.source.mix.size,
+            len(exact),
+            float(exact.float().mean()),
+            float(moved[exact].median()) if exact.any() else float("nan"),
+            float(moved[~exact].median()) if not exact.all() else float("nan"),
+        )
+
+    def _parameters(self) -> dict[str, Tensor]:
+        return dict(self.operator.named_parameters())
+
+    def _load(self, weights: Mapping[str, Tensor]) -> None:
+        for name, value in self._parameters().items():
+            value.copy_(weights[name])
+
+    def _run(self) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(VALIDATION_SEED)
+        dtype = DTYPES[self.recipe.precision]
+        puzzles = self.source.validation
+        question, answer = torch.from_numpy(puzzles.question), torch.from_numpy(puzzles.answer)
+        exact, moved = [], []
+        for first in range(0, len(question), ROWS_AT_ONCE):
+            e = self.operator.embed(question[first : first + ROWS_AT_ONCE]).to(dtype)
+            state = initial_state(self.operator, len(e), dtype, generator)
+            before = state
+            for _ in range(self.recipe.depth):
+                before, state = state, self.outer_step(state, e)
+            predicted = self.operator.predict(self.operator.read(state)[0])
+            exact.append((predicted == answer[first : first + ROWS_AT_ONCE]).all(-1))
+            moved.append(residual(state, before))
+        return torch.cat(exact), torch.cat(moved)
