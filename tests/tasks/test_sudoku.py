@@ -158,6 +158,11 @@ def test_faults_of_shape_and_cells_are_all_found() -> None:
     ]
 
 
+def test_digits_out_of_range_are_no_duplicates() -> None:
+    problems = Sudoku((2, 2)).validate(((9, 0, 0, 9), (0,) * 4, (0,) * 4, (0,) * 4))
+    assert [p.place for p in problems] == ["row 1, column 1", "row 1, column 4"]
+
+
 def test_duplicates_are_found_beside_other_faults() -> None:
     problems = Sudoku((2, 2)).validate(((1, 9, 0, 1), (0,) * 4, (0,) * 4, (0,) * 4))
     assert [p.place for p in problems] == ["row 1, column 2", "row 1"]
