@@ -17,7 +17,7 @@ from service.schemas import new_id
 
 REQUEST_ID = "X-Request-Id"
 
-_VALID_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_VALID_ID = re.compile(r"[!-~]{1,128}")
 
 _log = logging.getLogger("ray.serve")
 
@@ -25,8 +25,9 @@ _log = logging.getLogger("ray.serve")
 class Gate:
     """ASGI middleware. Bodies are read here, up to the limit, before any route sees them.
 
-    A taken request id must be 1 to 128 letters, digits or ``._:-``; otherwise one is made. It
-    stands in ``scope["state"]["request_id"]`` and in the response's headers.
+    A given request id must be 1 to 128 visible ASCII characters; without one, one is made. It
+    stands in ``scope["state"]["request_id"]``. Serve's proxy sees to it that a request has one and
+    echoes it, so only an id that was made here is added to the response.
     """
 
     def __init__(self, app: ASGIApp, max_body_bytes: int, on_reject: Callable[[str], None]) -> None:
@@ -39,7 +40,9 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        request_id = _request_id(headers)
+        given = headers.get(REQUEST_ID)
+        valid = given is not None and _VALID_ID.fullmatch(given) is not None
+        request_id = given if given is not None and valid else new_id()
         scope.setdefault("state", {})["request_id"] = request_id
         started = False
 
@@ -47,10 +50,15 @@ class Gate:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                if given is None:
+                    MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
 
         try:
+            if given is not None and not valid:
+                raise Refusal(
+                    "invalid_request_id", "X-Request-Id must be 1 to 128 visible ASCII characters"
+                )
             body = await self._read(headers, receive)
             await self._app(scope, _replay(body, receive), send_with_id)
         except ClientDisconnect:
@@ -96,11 +104,6 @@ def problem_response(refusal: Refusal, request_id: str) -> Response:
         media_type=MEDIA_TYPE,
         headers=refusal.headers,
     )
-
-
-def _request_id(headers: Headers) -> str:
-    given = headers.get(REQUEST_ID, "")
-    return given if _VALID_ID.fullmatch(given) else new_id()
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

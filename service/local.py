@@ -52,10 +52,9 @@ def local_service(settings: Settings) -> Iterator[str]:
         )
         yield f"http://{reachable(settings.host)}:{settings.port}"
         drain(ingress, settings.drain_seconds)
-        # Deleted first: a plain shutdown cuts connections before the replicas are done.
+        # Before Ray goes: a shutdown cuts connections though the replicas are not done.
         serve.delete(APP_NAME)
     finally:
-        serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
 
 

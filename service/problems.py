@@ -25,6 +25,7 @@ from service.schemas import FieldProblem, ProblemDocument
 MEDIA_TYPE = "application/problem+json"
 
 TITLES: dict[str, tuple[HTTPStatus, str]] = {
+    "invalid_request_id": (HTTPStatus.BAD_REQUEST, "X-Request-Id cannot be used"),
     "malformed_json": (HTTPStatus.BAD_REQUEST, "The body is not JSON"),
     "bad_request": (HTTPStatus.BAD_REQUEST, "The request cannot be read"),
     "not_found": (HTTPStatus.NOT_FOUND, "There is nothing at this path"),

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from service.gate import Gate, problem_response
@@ -26,7 +27,8 @@ from service.schemas import (
 )
 from service.settings import Settings
 
-VERSION = "0.1.0"
+API_VERSION = "1"
+PROBLEM_REF = "#/components/schemas/{model}"
 
 CollectAll = Callable[[], Awaitable[list[tuple[str, Collected]]]]
 
@@ -38,7 +40,8 @@ def build_api(
     api = FastAPI(
         title="Equilibrium Reasoner",
         summary="Puzzles solved as fixed points of a learned operator.",
-        version=VERSION,
+        version=API_VERSION,
+        responses=_problems(500),
         redoc_url=None,
     )
     api.add_middleware(Gate, max_body_bytes=settings.max_body_bytes, on_reject=metrics.reject)
@@ -56,7 +59,7 @@ def build_api(
     @api.post(
         "/solve",
         summary="Solve one puzzle",
-        responses=_problems(400, 404, 413, 415, 422, 429, 500, 503, 504),
+        responses=_problems(400, 404, 413, 415, 422, 429, 503, 504),
         dependencies=[Depends(_require_json)],
     )
     async def solve(body: SolveBody) -> SolveAnswer:
@@ -96,20 +99,38 @@ def build_api(
     async def home() -> RedirectResponse:
         return RedirectResponse("/docs")
 
+    _describe_problems(api)
     return api
 
 
+def _describe_problems(api: FastAPI) -> None:
+    """Add to the OpenAPI document the schemas that `_problems` refers to."""
+    build = api.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = build()
+        _, schema = models_json_schema(
+            [(ProblemDocument, "serialization")], ref_template=PROBLEM_REF
+        )
+        document["components"]["schemas"].update(schema["$defs"])
+        return document
+
+    api.openapi = openapi  # type: ignore[method-assign]
+
+
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's entries for problem documents; the codes of a status are named."""
-    return {
-        status: {
-            "description": ", ".join(
-                f"`{code}`" for code, (its, _) in TITLES.items() if its.value == status
-            ),
-            "content": {MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}},
+    """OpenAPI's entries for problem documents, each naming the codes of its status."""
+    reference = {"$ref": PROBLEM_REF.format(model=ProblemDocument.__name__)}
+    entries: dict[int | str, dict[str, Any]] = {
+        "default": {
+            "description": "any other problem",
+            "content": {MEDIA_TYPE: {"schema": reference}},
         }
-        for status in statuses
     }
+    for status in statuses:
+        codes = [f"`{code}`" for code, (its, _) in TITLES.items() if its.value == status]
+        entries[status] = {**entries["default"], "description": ", ".join(codes)}
+    return entries
 
 
 def _require_json(request: Request) -> None:

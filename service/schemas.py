@@ -47,7 +47,14 @@ class SolveBody(RequestModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"grid": EXAMPLE_GRID}]})
 
     grid: JsonValue = Field(
-        description="Rows of integers (0: blank), or one string of digits ('.' or '0': blank)."
+        description="Rows of integers (0: blank), or one string of digits ('.' or '0': blank).",
+        json_schema_extra={
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}},
+                {"type": "array", "items": {"type": "string"}},
+            ]
+        },
     )
     task: str | None = Field(default=None, max_length=64, description="Default: from the grid.")
     model: str | None = Field(

@@ -1,0 +1,129 @@
+"""One real service for all end-to-end tests: `eqr serve` with a local Ray, on a free port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from eqr_core.model.checkpoint import zoo_names
+from tests.checkpoints import save_random
+
+ROOT = Path(__file__).parents[2]
+EQR = [sys.executable, "-c", "from service.cli import main; main()"]
+SLOTS, QUEUE = 16, 100
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running `eqr serve`."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+def environment() -> dict[str, str]:
+    """This process's, without settings of its own, for a Ray that needs no token."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("EQR_")}
+    return {
+        **kept,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "",
+        "RAY_AUTH_MODE": "disabled",
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "120",
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def serving(folder: Path, *flags: str) -> Iterator[Server]:
+    """`eqr serve` until the block ends; its log is in `folder`."""
+    port, log = free_port(), folder / "serve.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*EQR, "serve", "--port", str(port), "--cpus", "1", *flags],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            cwd=folder,
+        )
+        server = Server(f"http://127.0.0.1:{port}", process, log)
+        try:
+            eventually(lambda: process.poll() is not None or b"serving at" in log.read_bytes())
+            if process.poll() is not None:
+                pytest.fail(f"eqr serve ended with {process.returncode}:\n{log.read_text()}")
+            yield server
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until `holds`."""
+    while not holds():
+        time.sleep(0.1)
+
+
+def samples(url: str) -> dict[str, float]:
+    """Values of all metrics, summed over replicas and labels, and by name with sorted labels."""
+    text = httpx.get(f"{url}/metrics").raise_for_status().text
+    totals: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for name, labels, value, *_ in family.samples:
+            kept = sorted((key, text) for key, text in labels.items() if key != "replica")
+            full = name + "{" + ",".join(f"{key}={text}" for key, text in kept) + "}"
+            for key in {name, full}:
+                totals[key] = totals.get(key, 0.0) + value
+    return totals
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second checkpoint, for 4×4 alone, with random weights."""
+    folder = tmp_path_factory.mktemp("models") / "other"
+    save_random(folder, name="other", seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def main_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The shipped model; random weights where there is none."""
+    if "sudoku" in zoo_names():
+        return "sudoku"
+    folder = tmp_path_factory.mktemp("models") / "random"
+    save_random(folder, name="random", tolerance=1e-4)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def server(
+    main_model: str, other_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    flags = ["--slots", str(SLOTS), "--queue", str(QUEUE)]
+    models = f"{main_model},{other_model}"
+    with serving(tmp_path_factory.mktemp("server"), "--models", models, *flags) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def server_url(server: Server) -> str:
+    return server.url
