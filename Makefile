@@ -45,4 +45,4 @@ format: venv
 	$(BIN)/ruff format .
 
 bench: venv
-	$(BIN)/eqr bench engine
+	$(BIN)/python -m benchmarks.engine

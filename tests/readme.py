@@ -50,9 +50,9 @@ def run(block: Block, folder: Path) -> str:
         "PYTHONPATH": str(ROOT),
         "PYTHONWARNINGS": "",
         "COLUMNS": "120",
-        "EQR_PYTHON": sys.executable,
+        "README_PYTHON": sys.executable,
     }
-    eqr = """eqr() { "$EQR_PYTHON" -c 'from service.cli import main; main()' "$@"; }\n"""
+    eqr = """eqr() { "$README_PYTHON" -c 'from service.cli import main; main()' "$@"; }\n"""
     command = {
         "python": [sys.executable, "-c", block.code],
         "bash": ["bash", "-euo", "pipefail", "-c", eqr + block.code],
