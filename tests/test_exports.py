@@ -15,7 +15,7 @@ from eqr_core import errors
 
 ROOT = Path(__file__).parents[1]
 
-FACE = {"Solver", "Budget", "Answer", "Problem", "Progress", "SolveRequest", "TrajectoryResult"}
+FACE = {"Solver", "Budget", "Answer", "Problem"}
 ERRORS = {
     name
     for name, thing in vars(errors).items()
