@@ -255,6 +255,11 @@ def test_train_refuses_in_one_line(tmp_path: Path) -> None:
     out = ("--out", tmp_path / "run")
     assert "no recipe 'chess'" in refused("train", "chess", *out)
     assert "no such file" in refused("train", "sudoku4", *out, "--data", tmp_path / "none.csv")
+    assert "no run to resume" in refused("train", "sudoku4", *out, "--resume")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "state.safetensors").touch()
+    assert "give --resume" in refused("train", "sudoku4", *out)
 
 
 def test_unknown_commands_are_bad_usage() -> None:

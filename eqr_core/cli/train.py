@@ -32,12 +32,10 @@ def train(
     chosen = load_recipe(recipe)
     if seed is not None:
         chosen = replace(chosen, seed=seed)
+    if resume != (out / "state.safetensors").is_file():
+        there = "no run to resume" if resume else "a run; give --resume to go on with it"
+        raise RecipeError(f"{out} holds {there}")
     trainer = Trainer(chosen, out, data or [])
-    if resume != trainer.state_path.is_file():
-        there = (
-            "holds no run to resume" if resume else "holds a run; give --resume to go on with it"
-        )
-        raise RecipeError(f"{out} {there}")
     if resume:
         trainer.resume()
     best = trainer.run(minutes)

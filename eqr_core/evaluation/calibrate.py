@@ -6,8 +6,10 @@ predictions among the stopped trajectories, *recall* the share of the trajectori
 when they stop or at full depth, which stop with a right prediction.
 
 The rule: the largest tolerance with at least the target precision and the least recall (a larger
-tolerance stops earlier). A landscape whose wrong trajectories converge too may not reach both;
-then the tolerance with the highest F½ is taken, which counts precision twice as much as recall.
+tolerance stops earlier), up to a ceiling: on easy puzzles every trajectory may be right long
+before it settles, and a tolerance chosen by that alone would call everything converged. A
+landscape whose wrong trajectories converge too may not reach both; then the tolerance with the
+highest F½ is taken, which counts precision twice as much as recall.
 """
 
 from __future__ import annotations
@@ -30,8 +32,10 @@ from eqr_core.tasks import task_at
 
 TARGET = 0.995
 LEAST_RECALL = 0.5
+CEILING = 0.1
+"""No state that still moves by more than a tenth of its norm is taken for a fixed point."""
 CANDIDATES = 400
-"""Tolerances tried, evenly spaced in their logarithm between the lowest and the highest score."""
+"""Tolerances tried, evenly spaced in their logarithm from the lowest score to the highest."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ def calibrate(
         "noise": 0.0,
         "target_precision": target,
         "least_recall": least_recall,
+        "ceiling": CEILING,
         "exact_at_depth": _counts(Share(int(traces.right[:, -1].sum()), len(traces.right))),
     }
     card = replace(
@@ -151,10 +156,10 @@ def calibrate(
 
 
 def _candidates(score: npt.NDArray[np.float64]) -> list[float]:
-    finite = score[np.isfinite(score) & (score > 0)]
-    if not finite.size:
+    settled = score[(score > 0) & (score <= CEILING)]
+    if not settled.size:
         return []
-    low, high = float(finite.min()), float(finite.max())
+    low, high = float(settled.min()), float(settled.max())
     return [float(f"{value:.6g}") for value in np.geomspace(low, high, CANDIDATES)]
 
 

@@ -87,6 +87,14 @@ def test_a_least_recall_keeps_tolerances_from_being_useless() -> None:
     assert (useful[0].stopped_right, useful[1]) == (10, "f_half")
 
 
+def test_a_moving_state_is_not_taken_for_a_fixed_point() -> None:
+    """All are right from the first step on; still the tolerance stays under the ceiling."""
+    found = choose(traces(*[([0.9, 0.5, 0.08, 0.01], [1, 1, 1, 1])] * 5))
+    assert found is not None
+    assert found[0].tolerance == pytest.approx(0.08)
+    assert choose(traces(*[([0.9, 0.5], [1, 1])] * 5)) is None
+
+
 def test_nothing_right_gives_no_tolerance() -> None:
     assert choose(traces(([0.5, 0.1], [0, 0]))) is None
     assert choose(traces(([math.inf, math.inf], [0, 1]))) is None
