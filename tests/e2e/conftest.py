@@ -22,7 +22,7 @@ from tests.checkpoints import save_random
 
 ROOT = Path(__file__).parents[2]
 EQR = [sys.executable, "-c", "from service.cli import main; main()"]
-SLOTS, QUEUE = 16, 100
+SLOTS, QUEUE = 16, 60
 
 
 @dataclass(frozen=True)
