@@ -38,15 +38,18 @@ def check_parity(folder: Path) -> list[Comparison]:
 
 def render(comparisons: list[Comparison]) -> Table:
     """The comparisons as a table."""
-    good = sum(row.ok for row in comparisons)
-    table = Table(caption=f"{good} of {len(comparisons)} equal within tolerance")
+    equal = sum(row.ok and not math.isnan(row.error) for row in comparisons)
+    left = sum(row.ok and math.isnan(row.error) for row in comparisons)
+    caption = f"{equal} of {len(comparisons)} equal within tolerance"
+    table = Table(caption=caption + f", {left} not compared" * bool(left))
     for title in ("fixture", "tensor", "max abs error", "tolerance", "ok"):
         right = title in ("max abs error", "tolerance")
         table.add_column(title, justify="right" if right else "left", overflow="fold")
     for row in comparisons:
         error = row.note or f"{row.error:.1e}"
         tolerance = "" if math.isnan(row.tolerance) else f"{row.tolerance:.0e}"
-        mark = "[green]yes[/green]" if row.ok else "[bold red]NO[/bold red]"
+        good = "–" if math.isnan(row.error) else "[green]yes[/green]"
+        mark = good if row.ok else "[bold red]NO[/bold red]"
         table.add_row(row.fixture, row.name, error, tolerance, mark)
     return table
 
