@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from eqr_core.engine.randomness import initial_state
+from eqr_core.engine.runner import Row, Runner
+from eqr_core.engine.slots import SlotPool
+from eqr_core.model.config import OperatorConfig
+from eqr_core.model.operator import Operator
+from eqr_core.tasks.sudoku import Sudoku
+from tests.engine import tiny
+
+SLOTS = 20
+
+
+def pool_and_runner(config: OperatorConfig) -> tuple[SlotPool, Runner]:
+    operator = Operator(config, tiny.TASK)
+    operator.load_state_dict(tiny.weights(config))
+    operator.requires_grad_(False)
+    pool = SlotPool(operator, SLOTS)
+    e = operator.embed(torch.from_numpy(tiny.TASK.encode(tiny.GRID))[None])[0]
+    for slot in range(SLOTS):
+        pool.write(slot, initial_state(0, slot, operator.state_shape, operator.state_count), e)
+    return pool, Runner(operator, pool)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_idle_rows_stay_as_they_are_whatever_they_hold(noise: float) -> None:
+    pool, runner = pool_and_runner(tiny.config(states="hierarchical"))
+    busy = [18, 2, 3, 7, 11]
+    for rows in pool.state:
+        rows[5] = float("nan")
+    before = [rows.clone() for rows in pool.state]
+    runner.run([Row(slot, 0, slot, 1, noise) for slot in busy])
+    for rows, old in zip(pool.state, before, strict=True):
+        for slot in range(SLOTS):
+            same = torch.equal(rows[slot], old[slot])
+            assert same is (slot not in busy and slot != 5)
+            assert torch.isfinite(rows[slot]).all().item() is (slot != 5)
+
+
+def test_rows_of_any_company_and_noise_give_the_same_bits_and_keep_their_order() -> None:
+    config = tiny.config("token", "hierarchical")
+    mixed = [Row(slot, 9, slot, 1, 0.1 * (slot % 2)) for slot in (19, 4, 1, 2, 6, 3, 0, 12, 9)]
+    together = pool_and_runner(config)[1].run(mixed)
+    alone = [pool_and_runner(config)[1].run([row])[0] for row in mixed]
+    assert together == alone
+    assert len({residual for residual, _ in together}) == len(mixed)
+
+
+def test_large_states_are_computed_row_by_row() -> None:
+    config = tiny.config(hidden=64)
+    operator = Operator(config, Sudoku(box=(3, 3))).requires_grad_(False)
+    assert Runner(operator, SlotPool(operator, 2)).group_sizes == (1,)
+
+
+def test_nothing_runs_without_rows() -> None:
+    assert pool_and_runner(tiny.config())[1].run([]) == []

@@ -1,0 +1,368 @@
+"""The scheduler against a fake runner whose trajectories follow a script.
+
+A trajectory's residual and prediction depend on its request, its index and its step only, so the
+outcome of every request can be worked out beforehand, wave by wave in lockstep, without slots.
+Whatever the slots, neighbours, cancellations and order, the scheduler must come to the same.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from eqr_core.engine.budget import Budget
+from eqr_core.engine.scheduler import Scheduler
+from eqr_core.engine.selection import choose
+from eqr_core.engine.trajectory import Request, Trajectory
+from eqr_core.errors import EqrError, QueueFull
+
+TOLERANCE = 0.1
+RIGHT = b"right"
+
+
+@dataclass
+class Script:
+    """What the trajectories of one request do."""
+
+    seed: int
+    settles: dict[int, int] = field(default_factory=dict)
+    diverges: dict[int, int] = field(default_factory=dict)
+
+    def residual(self, index: int, step: int) -> float:
+        if step >= self.diverges.get(index, 10**9):
+            return math.nan
+        settled = step >= self.settles.get(index, 10**9)
+        grain = random.Random(f"{self.seed} {index} {step}").random()
+        return 0.05 * grain if settled else 0.5 + grain
+
+    def prediction(self, index: int, step: int) -> bytes:
+        luck = random.Random(f"{self.seed} {index} {step} answer").random()
+        return RIGHT if luck < 0.3 else f"{index}/{step}".encode()
+
+
+def expected(script: Script, budget: Budget) -> tuple[str, int, int]:
+    """Finish reason, chosen index and its steps (−1, 0 of none), worked out in lockstep."""
+    started, spent, wave_width = 0, 0, 1
+    everyone: list[tuple[float, int, int]] = []
+    while started < budget.breadth:
+        width = budget.breadth if budget.stop == "exhausted" else wave_width
+        width = min(width, budget.breadth - started)
+        depth = budget.depth
+        if budget.nfe is not None:
+            width = min(width, budget.nfe - spent)
+            if width < 1:
+                break
+            depth = min(depth, (budget.nfe - spent) // width)
+        alive = list(range(started, started + width))
+        residuals: dict[int, list[float]] = {index: [] for index in alive}
+        for step in range(1, depth + 1):
+            winners = []
+            for index in list(alive):
+                spent += 1
+                residual = script.residual(index, step)
+                if math.isnan(residual):
+                    alive.remove(index)
+                    continue
+                residuals[index].append(residual)
+                last = residuals[index][-3:]
+                score = sum(last) / len(last)
+                reached = len(last) == 3 and score <= TOLERANCE
+                ends = step == depth or (reached and budget.stop != "exhausted")
+                if ends:
+                    alive.remove(index)
+                    everyone.append((score, index, step))
+                right = script.prediction(index, step) == RIGHT
+                if (budget.stop == "converged" and reached) or (
+                    budget.stop == "verified" and ends and right
+                ):
+                    winners.append((score, index, step))
+            if winners:
+                _, index, steps = min(winners)
+                return budget.stop, index, steps
+        started += width
+        wave_width = started
+        if budget.stop == "exhausted":
+            break
+    if not everyone:
+        return "diverged", -1, 0
+    _, index, steps = min(everyone)
+    return "exhausted", index, steps
+
+
+def scripted(seed: int) -> Script:
+    luck = random.Random(seed)
+    script = Script(seed)
+    for index in range(24):
+        if luck.random() < 0.3:
+            script.settles[index] = luck.randint(1, 12)
+        if luck.random() < 0.15:
+            script.diverges[index] = luck.randint(1, 12)
+    return script
+
+
+def restless() -> Script:
+    """Trajectories that neither converge nor diverge."""
+    return Script(0)
+
+
+def make(name: str, budget: Budget, priority: int = 0, deadline: float = math.inf) -> Request:
+    return Request(
+        id=name,
+        budget=budget,
+        tolerance=TOLERANCE,
+        verify=lambda prediction: prediction == RIGHT,
+        priority=priority,
+        deadline=deadline,
+    )
+
+
+def tick(scheduler: Scheduler, scripts: dict[str, Script], now: float = 0.0) -> list[Request]:
+    plan = scheduler.plan(now)
+    scheduler.update(
+        [
+            (
+                place,
+                scripts[place.request.id].residual(
+                    place.trajectory.index, place.trajectory.steps + 1
+                ),
+                scripts[place.request.id].prediction(
+                    place.trajectory.index, place.trajectory.steps + 1
+                ),
+            )
+            for place in plan.run
+        ]
+    )
+    return scheduler.take_ended()
+
+
+BUDGETS = st.builds(
+    Budget,
+    depth=st.integers(1, 14),
+    breadth=st.integers(1, 24),
+    nfe=st.none() | st.integers(1, 120),
+    stop=st.sampled_from(["converged", "verified", "exhausted"]),
+)
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scheduler = Scheduler(slots=1, queue=6)
+        self.scripts: dict[str, Script] = {}
+        self.live: dict[str, Request] = {}
+        self.ended: set[str] = set()
+        self.cancelled: set[str] = set()
+        self.parked: set[Trajectory] = set()
+        self.now = 0.0
+
+    @initialize(slots=st.integers(1, 9))
+    def begin(self, slots: int) -> None:
+        self.scheduler = Scheduler(slots=slots, queue=6)
+
+    @rule(
+        budget=BUDGETS,
+        seed=st.integers(0, 10**6),
+        priority=st.sampled_from([0, 0, 0, 1]),
+        patience=st.none() | st.integers(1, 20),
+    )
+    def add(self, budget: Budget, seed: int, priority: int, patience: int | None) -> None:
+        name = f"r{len(self.scripts)}"
+        deadline = math.inf if patience is None else self.now + patience
+        request = make(name, budget, priority, deadline)
+        waiting = sum(r.held == 0 for r in self.live.values())
+        assert waiting == self.scheduler.waiting
+        if waiting >= self.scheduler.queue:
+            with pytest.raises(QueueFull):
+                self.scheduler.add(request)
+            return
+        self.scripts[name] = scripted(seed)
+        self.scheduler.add(request)
+        self.live[name] = request
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.live)))
+        held = self.live[name].held
+        busy = self.scheduler.busy
+        self.scheduler.cancel(name)
+        self.scheduler.cancel(name)
+        self.cancelled.add(name)
+        assert self.scheduler.busy == busy - held
+        self.collect(self.scheduler.take_ended())
+
+    @rule()
+    def tick(self) -> None:
+        self.now += 1.0
+        before = {name: request.held for name, request in self.live.items()}
+        plan = self.scheduler.plan(self.now)
+        for place in plan.park:
+            assert before[place.request.id] > 1
+            assert place.trajectory.running and place.trajectory.steps
+            self.parked.add(place.trajectory)
+        for place in plan.place:
+            assert place.trajectory.running
+            assert (place.trajectory.steps > 0) == (place.trajectory in self.parked)
+            self.parked.discard(place.trajectory)
+        self.check_fairness()
+        slots = [place.slot for place in plan.run]
+        assert len(slots) == len(set(slots)) == self.scheduler.busy
+        assert all(0 <= slot < self.scheduler.slots for slot in slots)
+        assert all(place.trajectory.running for place in plan.run)
+        steps = []
+        for place in plan.run:
+            script = self.scripts[place.request.id]
+            index, step = place.trajectory.index, place.trajectory.steps + 1
+            steps.append((place, script.residual(index, step), script.prediction(index, step)))
+        self.scheduler.update(steps)
+        self.collect(self.scheduler.take_ended())
+
+    def check_fairness(self) -> None:
+        """Nobody goes without while an equal or less urgent request holds more than one slot."""
+        live = [request for request in self.live.values() if request.finish_reason is None]
+        without = [request for request in live if request.held == 0]
+        if without:
+            assert self.scheduler.busy == self.scheduler.slots
+        for request in without:
+            for other in live:
+                assert other.held <= 1 or other.priority < request.priority
+
+    def collect(self, ended: list[Request]) -> None:
+        for request in ended:
+            assert request.id in self.live
+            assert request.id not in self.ended
+            self.ended.add(request.id)
+            del self.live[request.id]
+            self.parked -= set(request.trajectories)
+            self.check_end(request)
+
+    def check_end(self, request: Request) -> None:
+        assert request.held == 0
+        assert not any(trajectory.running for trajectory in request.trajectories)
+        assert request.finish_reason is not None
+        if request.id in self.cancelled:
+            assert request.finish_reason == "cancelled"
+        elif request.finish_reason == "deadline":
+            assert request.deadline <= self.now
+        else:
+            chosen = choose(request, "residual")
+            found = (chosen.index, chosen.steps) if chosen else (-1, 0)
+            script = self.scripts[request.id]
+            assert (request.finish_reason, *found) == expected(script, request.budget)
+
+    @invariant()
+    def budgets_hold(self) -> None:
+        for request in self.live.values():
+            budget = request.budget
+            assert len(request.trajectories) <= budget.breadth
+            assert all(t.steps <= t.depth <= budget.depth for t in request.trajectories)
+            if budget.nfe is not None:
+                assert request.nfe <= budget.nfe
+
+    @invariant()
+    def waves_double(self) -> None:
+        for request in self.live.values():
+            sizes: list[int] = []
+            for trajectory in request.trajectories:
+                if trajectory.wave == len(sizes):
+                    sizes.append(0)
+                sizes[trajectory.wave] += 1
+            if request.budget.stop == "exhausted":
+                assert len(sizes) == 1
+            else:
+                full = [max(1, sum(sizes[:i])) for i in range(len(sizes))]
+                assert sizes[:-1] == full[:-1]
+                assert sizes[-1] <= full[-1]
+
+    @invariant()
+    def slots_add_up(self) -> None:
+        assert sum(request.held for request in self.live.values()) == self.scheduler.busy
+        assert self.scheduler.active == len(self.live)
+
+    def teardown(self) -> None:
+        ticks = 0
+        while self.live:
+            self.tick()
+            ticks += 1
+            assert ticks < 24 * 14 * 40, "requests do not come to an end"
+        assert self.scheduler.busy == 0
+        assert self.ended == set(self.scripts)
+        plan = self.scheduler.plan(self.now)
+        assert not plan.run and not plan.place and not plan.park
+
+
+TestScheduler = SchedulerMachine.TestCase
+
+
+def test_breadth_one_does_not_wait_for_breadth_128() -> None:
+    scheduler = Scheduler(slots=8, queue=4)
+    wide = make("wide", Budget(depth=4096, breadth=128, stop="exhausted"))
+    scripts = {"wide": restless(), "narrow": restless()}
+    scheduler.add(wide)
+    tick(scheduler, scripts)
+    assert wide.held == 8
+    narrow = make("narrow", Budget(depth=5, breadth=1, stop="exhausted"))
+    scheduler.add(narrow)
+    ended = [tick(scheduler, scripts) for _ in range(5)]
+    assert [request.id for request in ended[-1]] == ["narrow"]
+    assert narrow.trajectories[0].steps == 5
+    tick(scheduler, scripts)
+    assert wide.held == 8
+    assert max(t.steps for t in wide.trajectories) == 7
+    assert min(t.steps for t in wide.trajectories if t.slot is not None) == 2
+
+
+def test_free_slots_are_shared_evenly() -> None:
+    scheduler = Scheduler(slots=12, queue=8)
+    requests = [make(f"r{i}", Budget(breadth=64, stop="exhausted")) for i in range(3)]
+    for request in requests:
+        scheduler.add(request)
+    scheduler.plan(0.0)
+    assert [request.held for request in requests] == [4, 4, 4]
+
+
+def test_order_of_admission() -> None:
+    scheduler = Scheduler(slots=1, queue=8)
+    scripts: dict[str, Script] = {}
+    budget = Budget(depth=1, breadth=1, stop="exhausted")
+    for name, priority, deadline in [
+        ("late", 1, math.inf),
+        ("second", 0, math.inf),
+        ("third", 0, math.inf),
+        ("hurried", 0, 100.0),
+    ]:
+        scripts[name] = restless()
+        scheduler.add(make(name, budget, priority, deadline))
+    order = [request.id for _ in range(4) for request in tick(scheduler, scripts)]
+    assert order == ["hurried", "second", "third", "late"]
+
+
+def test_nfe_cap_shares_what_is_left() -> None:
+    request = make("r", Budget(depth=64, breadth=16, nfe=100))
+    scripts = {"r": restless()}
+    scheduler = Scheduler(slots=4, queue=1)
+    scheduler.add(request)
+    while not tick(scheduler, scripts):
+        pass
+    assert [t.depth for t in request.trajectories] == [64, 36]
+    assert request.nfe == 100
+    assert request.finish_reason == "exhausted"
+
+
+def test_nfe_below_breadth_shrinks_the_wave() -> None:
+    request = make("r", Budget(depth=64, breadth=16, nfe=3, stop="exhausted"))
+    scheduler = Scheduler(slots=64, queue=1)
+    scheduler.add(request)
+    assert [t.depth for t in request.trajectories] == [1, 1, 1]
+
+
+def test_the_same_id_twice() -> None:
+    scheduler = Scheduler(slots=1, queue=8)
+    scheduler.add(make("r", Budget()))
+    with pytest.raises(EqrError, match="'r'"):
+        scheduler.add(make("r", Budget()))
