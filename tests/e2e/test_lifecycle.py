@@ -1,0 +1,121 @@
+"""A solver that is killed, a service that is stopped, and the demonstration."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.checkpoints import save_random
+from tests.e2e.conftest import Server, environment, eventually, free_port, samples, serving
+
+NINE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
+LONG = {"depth": 4096, "breadth": 2, "stop": "exhausted", "deadline_ms": 3_600_000}
+SOLVER = "ray::ServeReplica:eqr:Solver"
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("own")
+    save_random(folder / "random")
+    with serving(folder, "--models", str(folder / "random"), "--drain-seconds", "3600") as server:
+        yield server
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor() as threads:
+        yield threads
+
+
+def long_solve(pool: ThreadPoolExecutor, url: str) -> Future[httpx.Response]:
+    """A solve that goes on for a while, begun and now in its slots."""
+    body = {"grid": NINE, "budget": LONG}
+    answer = pool.submit(httpx.post, f"{url}/solve", json=body, timeout=None)
+    eventually(lambda: samples(url)["eqr_slots_busy"] > 0)
+    return answer
+
+
+def ready(url: str) -> int:
+    return httpx.get(f"{url}/health/ready").status_code
+
+
+def test_a_solve_survives_the_death_of_its_solver(
+    own_server: Server, pool: ThreadPoolExecutor
+) -> None:
+    answer = long_solve(pool, own_server.url)
+    (solver,) = processes(own_server.process.pid, SOLVER)
+    os.kill(solver, signal.SIGKILL)
+    response = answer.result()
+    assert response.status_code == 200, response.text
+    assert response.json()["iterations"] == LONG["depth"]
+    assert response.json()["nfe"] == 2 * 4096
+    assert processes(own_server.process.pid, SOLVER) != [solver]
+    assert ready(own_server.url) == 200
+
+
+def test_a_stop_signal_lets_running_solves_end(
+    own_server: Server, pool: ThreadPoolExecutor
+) -> None:
+    answer = long_solve(pool, own_server.url)
+    own_server.process.send_signal(signal.SIGTERM)
+    eventually(lambda: ready(own_server.url) == 503)
+    refused = httpx.post(f"{own_server.url}/solve", json={"grid": NINE}, timeout=None)
+    assert refused.status_code == 503
+    assert refused.json()["code"] == "draining"
+    assert int(refused.headers["retry-after"]) > 0
+    assert httpx.get(f"{own_server.url}/health/live").status_code == 200
+    response = answer.result()
+    assert response.status_code == 200, response.text
+    assert response.json()["iterations"] == LONG["depth"]
+    assert own_server.process.wait() == 0
+    assert "Traceback" not in own_server.log.read_text()
+
+
+def test_the_demonstration_solves_and_draws(main_model: str, tmp_path: Path) -> None:
+    port = free_port()
+    done = subprocess.run(
+        [sys.executable, "-m", "service.demo", "--once", "--port", str(port)],
+        env={**environment(), "EQR_MODELS": main_model, "EQR_CPUS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for word in ("puzzle", "answer", "residual", "iterations", "NFE", "breadth", "time"):
+        assert word in done.stdout
+    assert f"curl -s http://127.0.0.1:{port}/solve" in done.stdout
+
+
+def processes(ancestor: int, title: str) -> list[int]:
+    """Ids of the descendants of a process whose command begins with `title`."""
+    parents: dict[int, int] = {}
+    found: list[int] = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            status = (folder / "stat").read_text().rpartition(")")[2].split()
+            command = (folder / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        parents[int(folder.name)] = int(status[1])
+        if command.startswith(title):
+            found.append(int(folder.name))
+
+    def descends(process: Any) -> bool:
+        while process in parents:
+            process = parents[process]
+            if process == ancestor:
+                return True
+        return False
+
+    return [process for process in found if descends(process)]
