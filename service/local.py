@@ -5,16 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import ray
+from ray import serve
+
+from eqr_core.errors import EqrError, ModelError
+from service.app import APP_NAME, build
 from service.settings import Settings
 
 POLL_SECONDS = 0.1
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
+
+
+class AddressTaken(EqrError):
+    """The address to listen on cannot be used."""
 
 
 @contextmanager
@@ -22,13 +32,10 @@ def local_service(settings: Settings) -> Iterator[str]:
     """Start Ray and the service; give the service's address once it answers; drain and stop.
 
     The address accepts solves when it is given: replicas count as started after their warm-up.
+    What is wrong with the settings is told before Ray starts; see `check`.
     """
+    check(settings)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-    from ray import serve
-
-    from service.app import APP_NAME, build
-
     level = settings.log_level.upper()
     ray.init(
         address="local",
@@ -56,6 +63,27 @@ def local_service(settings: Settings) -> Iterator[str]:
         serve.delete(APP_NAME)
     finally:
         ray.shutdown()
+
+
+def check(settings: Settings) -> None:
+    """Refuse what would only fail within Ray, far away and many times over.
+
+    ModelError and CheckpointError for a model that cannot be served, AddressTaken for the port.
+    """
+    from eqr_core.model.checkpoint import find_checkpoint, load_checkpoint, zoo_names
+
+    names = settings.models or tuple(zoo_names())
+    if not names:
+        raise ModelError("there is no model to serve: the zoo is empty and --models names none")
+    for name in names:
+        load_checkpoint(find_checkpoint(name))
+    kind = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(kind) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise AddressTaken(f"{settings.host}:{settings.port}: {error.strerror}") from None
 
 
 def drain(ingress: Any, seconds: float) -> None:

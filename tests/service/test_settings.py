@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from service.cli import serve
+from service.settings import Settings, SettingsError, read_settings
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in [name for name in os.environ if name.upper().startswith("EQR_")]:
+        monkeypatch.delenv(name)
+
+
+def test_flags_win_over_variables_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings().port == 8000
+    monkeypatch.setenv("EQR_PORT", "9001")
+    monkeypatch.setenv("EQR_MODELS", "sudoku, runs/mine")
+    assert read_settings(port=None).port == 9001
+    assert read_settings(port=9002).port == 9002
+    assert read_settings().models == ("sudoku", "runs/mine")
+
+
+def test_every_field_is_a_flag() -> None:
+    assert set(inspect.signature(serve).parameters) == set(Settings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ({"port": 0}, "port"),
+        ({"port": 70000}, "port"),
+        ({"slots": 0}, "slots"),
+        ({"queue": -1}, "queue"),
+        ({"deadline_ms": float("nan")}, "deadline_ms"),
+        ({"drain_seconds": -1.0}, "drain_seconds"),
+        ({"max_body_bytes": 1}, "max_body_bytes"),
+        ({"log_level": "loud"}, "log_level"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line(given: dict[str, object], word: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_settings(**given)
+    assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EQR_SLOT", "5")
+    with pytest.raises(SettingsError, match="EQR_SLOT"):
+        read_settings()
