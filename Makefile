@@ -1,4 +1,5 @@
-# Every target sets up what it needs. Another interpreter: make test PYTHON=python3.12
+# Every target sets up what it needs. Another interpreter, before there is a .venv:
+# make venv PYTHON=python3.12
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,11 +17,12 @@ help:
 
 venv: $(INSTALLED)
 
+# A .venv that works is kept: making it again with another Python would mix the two.
 # torch goes first: it is the one package that comes in several builds, and what follows keeps the
 # build that is there. Build isolation would fetch an unpinned setuptools.
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV), several minutes the first time"
-	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) setuptools wheel
 	$(PIP) torch==2.13.0
 	$(PIP) --no-build-isolation --editable '.[service,train,dev]'
