@@ -20,7 +20,7 @@ FROM python:3.12-slim-bookworm
 RUN useradd --create-home --uid 10001 eqr
 COPY --from=build /opt/eqr /opt/eqr
 ENV PATH=/opt/eqr/bin:$PATH EQR_HOST=0.0.0.0 RAY_USAGE_STATS_ENABLED=0
-USER eqr
+USER 10001
 WORKDIR /home/eqr
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \

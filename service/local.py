@@ -9,13 +9,15 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from typing import Any
 
 import ray
 from ray import serve
 
-from eqr_core.errors import EqrError, ModelError
+from eqr_core.errors import EqrError
 from service.app import APP_NAME, build
 from service.settings import Settings
 
@@ -32,21 +34,25 @@ def local_service(settings: Settings) -> Iterator[str]:
     """Start Ray and the service; give the service's address once it answers; drain and stop.
 
     The address accepts solves when it is given: replicas count as started after their warm-up.
-    What is wrong with the settings is told before Ray starts; see `check`.
+    What is wrong with the settings is told before Ray starts; see `check`. SIGTERM raises
+    KeyboardInterrupt as Ctrl-C does, unless `wait_for_stop` waits for it. Main thread only.
     """
     check(settings)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     level = settings.log_level.upper()
-    ray.init(
-        address="local",
-        num_cpus=settings.cpus,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        _node_ip_address="127.0.0.1",
-        log_to_driver=settings.log_level == "debug",
-        logging_level=logging.getLevelNamesMapping()[level],
-    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        ray.init(
+            address="local",
+            num_cpus=settings.cpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            log_to_driver=settings.log_level == "debug",
+            logging_level=logging.getLevelNamesMapping()[level],
+        )
+        # Again: Ray has put a handler of its own there, which aborts the process.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         serve.start(
             proxy_location="HeadOnly",
             http_options={"host": settings.host, "port": settings.port},
@@ -68,15 +74,14 @@ def local_service(settings: Settings) -> Iterator[str]:
 def check(settings: Settings) -> None:
     """Refuse what would only fail within Ray, far away and many times over.
 
-    ModelError and CheckpointError for a model that cannot be served, AddressTaken for the port.
+    ModelError and CheckpointError for a named model that cannot be served, AddressTaken for the
+    port.
     """
-    from eqr_core.model.checkpoint import find_checkpoint, load_checkpoint, zoo_names
-
-    names = settings.models or tuple(zoo_names())
-    if not names:
-        raise ModelError("there is no model to serve: the zoo is empty and --models names none")
-    for name in names:
-        load_checkpoint(find_checkpoint(name))
+    # In a process of its own, so that this one need not hold torch as long as the service runs.
+    # What ships with the package needs no check and no seconds.
+    if settings.models:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            process.submit(_check_models, settings.models).result()
     kind = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(kind) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -84,6 +89,13 @@ def check(settings: Settings) -> None:
             probe.bind((settings.host, settings.port))
         except OSError as error:
             raise AddressTaken(f"{settings.host}:{settings.port}: {error.strerror}") from None
+
+
+def _check_models(names: tuple[str, ...]) -> None:
+    from eqr_core.model.checkpoint import find_checkpoint, load_checkpoint
+
+    for name in names:
+        load_checkpoint(find_checkpoint(name))
 
 
 def drain(ingress: Any, seconds: float) -> None:

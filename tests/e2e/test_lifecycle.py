@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.checkpoints import save_random
-from tests.e2e.conftest import Server, environment, eventually, free_port, samples, serving
+from tests.e2e.conftest import EQR, Server, environment, eventually, free_port, samples, serving
 
 NINE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 LONG = {"depth": 4096, "breadth": 2, "stop": "exhausted", "deadline_ms": 3_600_000}
@@ -78,6 +78,26 @@ def test_a_stop_signal_lets_running_solves_end(
     assert response.json()["iterations"] == LONG["depth"]
     assert own_server.process.wait() == 0
     assert "Traceback" not in own_server.log.read_text()
+
+
+def test_a_stop_signal_while_it_starts_leaves_nothing_behind(
+    own_server: Server, tmp_path: Path
+) -> None:
+    models = own_server.log.parent / "random"
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*EQR, "serve", "--port", str(free_port()), "--models", str(models)],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+        )
+    eventually(lambda: bool(processes(process.pid, "ray::ServeController")))
+    children = processes(process.pid, "")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 130
+    assert "Traceback" not in log.read_text()
+    eventually(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
 
 
 def test_the_demonstration_solves_and_draws(main_model: str, tmp_path: Path) -> None:
