@@ -31,6 +31,9 @@ def evaluate(
     selection: options.Selection = "residual",
     limit: Annotated[int | None, typer.Option(help="Only the first rows of the file.")] = None,
     slots: options.Slots = 64,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the operator first; pays on long runs.")
+    ] = False,
     as_json: Annotated[
         str | None, typer.Option("--json", help="File for the report as JSON; - prints it.")
     ] = None,
@@ -50,7 +53,7 @@ def evaluate(
     from eqr_core.evaluation.evaluate import evaluate, read_rows
 
     rows = read_rows(data, limit)
-    engine = Engine([model], slots=slots)
+    engine = Engine([model], slots=slots, compiled=compiled)
     with progress("puzzles", note=True) as bar:
         shown = bar.add_task("eval", total=len(rows), note="")
         seen: list[bool] = []

@@ -36,14 +36,21 @@ class Lane:
     """Solves requests of one model at one size. Not thread-safe."""
 
     def __init__(
-        self, model: str, operator: Operator, tolerance: float | None, slots: int, queue: int
+        self,
+        model: str,
+        operator: Operator,
+        tolerance: float | None,
+        *,
+        slots: int,
+        queue: int,
+        compiled: bool,
     ) -> None:
         self.scheduler = Scheduler(slots, queue)
         self._model = model
         self._operator = operator
         self._tolerance = tolerance
         self._pool = SlotPool(operator, slots)
-        self._runner = Runner(operator, self._pool)
+        self._runner = Runner(operator, self._pool, compiled)
         self._work: dict[str, _Work] = {}
 
     @property

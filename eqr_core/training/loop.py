@@ -14,7 +14,8 @@ import torch
 from torch import Generator
 
 from eqr_core.errors import RecipeError
-from eqr_core.model.checkpoint import Card, save_checkpoint
+from eqr_core.model.card import Card
+from eqr_core.model.checkpoint import save_checkpoint
 from eqr_core.model.operator import Operator
 from eqr_core.training.optimizer import Average, Optimizers
 from eqr_core.training.progress import Display
@@ -98,9 +99,7 @@ class Trainer:
         limit = None if minutes is None else minutes * 60
         handlers = {s: signal.signal(s, self._stop) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
-            with Display(
-                self.folder, self.recipe.name, self.recipe.steps, self.done
-            ) as display:
+            with Display(self.folder, self.recipe.name, self.recipe.steps, self.done) as display:
                 while self.done < self.recipe.steps and not self.stopping:
                     self._train_once(display)
                     now = time.monotonic()

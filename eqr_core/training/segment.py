@@ -63,9 +63,7 @@ class Segment:
         loss.backward()
         self.state = tuple(part.detach() for part in state)
         self.steps += 1
-        halted = ((q.detach() > 0) & (self.steps >= self.least)) | (
-            self.steps >= self.recipe.depth
-        )
+        halted = ((q.detach() > 0) & (self.steps >= self.least)) | (self.steps >= self.recipe.depth)
         outcome = Outcome(
             loss=float(loss.detach()),
             halted=int(halted.sum()),

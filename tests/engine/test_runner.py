@@ -57,3 +57,21 @@ def test_large_states_are_computed_row_by_row() -> None:
 
 def test_nothing_runs_without_rows() -> None:
     assert pool_and_runner(tiny.config())[1].run([]) == []
+
+
+def test_a_compiled_step_is_the_same_function() -> None:
+    config = tiny.config()
+    operator = Operator(config, tiny.TASK)
+    operator.load_state_dict(tiny.weights(config))
+    operator.requires_grad_(False)
+    e = operator.embed(torch.from_numpy(tiny.TASK.encode(tiny.GRID))[None])[0]
+    results = []
+    for compiled in (False, True):
+        pool = SlotPool(operator, 4)
+        for slot in range(4):
+            pool.write(slot, initial_state(0, slot, operator.state_shape, operator.state_count), e)
+        runner = Runner(operator, pool, compiled=compiled)
+        results.append(runner.run([Row(slot, 0, slot, 1, 0.0) for slot in range(4)]))
+    for (eager, answer), (fast, same) in zip(*results, strict=True):
+        assert fast == pytest.approx(eager, rel=1e-3)
+        assert answer == same
