@@ -59,6 +59,8 @@ def test_nothing_runs_without_rows() -> None:
     assert pool_and_runner(tiny.config())[1].run([]) == []
 
 
+# torch's compiler uses what torch has deprecated.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_step_is_the_same_function() -> None:
     config = tiny.config()
     operator = Operator(config, tiny.TASK)
