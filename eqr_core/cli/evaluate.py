@@ -31,9 +31,7 @@ def evaluate(
     selection: options.Selection = "residual",
     limit: Annotated[int | None, typer.Option(help="Only the first rows of the file.")] = None,
     slots: options.Slots = 64,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the operator first; pays on long runs.")
-    ] = False,
+    compiled: options.Compiled = False,
     as_json: Annotated[
         str | None, typer.Option("--json", help="File for the report as JSON; - prints it.")
     ] = None,

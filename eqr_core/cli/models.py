@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from eqr_core.cli import options
 from eqr_core.cli.drawing import progress
 from eqr_core.errors import DataError
 
@@ -89,16 +90,16 @@ def calibrate_model(
     seed: Annotated[int, typer.Option(help="Decides the initial states.")] = 0,
     target: Annotated[float, typer.Option(help="Precision wanted among the converged.")] = 0.995,
     least_recall: Annotated[float, typer.Option(help="Share of the right ones to stop.")] = 0.5,
+    compiled: options.Compiled = False,
     as_json: AsJson = False,
 ) -> None:
     """Choose the tolerance of a checkpoint on held-out puzzles and write it into its card."""
-    from eqr_core.data.packed import pack
+    from eqr_core.data.packed import read_packed
     from eqr_core.evaluation.calibrate import calibrate
-    from eqr_core.evaluation.evaluate import read_rows
     from eqr_core.model.checkpoint import find_checkpoint
 
     folder = find_checkpoint(name)
-    puzzles = pack(read_rows(data, limit))
+    puzzles = read_packed(data, limit)
     with progress("trajectories") as bar:
         shown = bar.add_task("calibrate", total=len(puzzles) * breadth)
         card = calibrate(
@@ -110,6 +111,7 @@ def calibrate_model(
             target=target,
             least_recall=least_recall,
             data=data.name,
+            compiled=compiled,
             on_rows=lambda rows: bar.update(shown, advance=rows),
         )
     if as_json:

@@ -25,3 +25,6 @@ Selection = Annotated[
     str, typer.Option(help="residual: the lowest score answers. majority: the most frequent grid.")
 ]
 Slots = Annotated[int, typer.Option(help="Trajectories that run together.", min=1, max=4096)]
+Compiled = Annotated[
+    bool, typer.Option("--compile", help="Compile the operator first; pays on long runs.")
+]

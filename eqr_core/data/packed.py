@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from eqr_core.data.puzzles import PuzzleRow, digit_tokens
+from eqr_core.data.puzzles import PuzzleRow, digit_tokens, read_puzzles
 from eqr_core.errors import DataError
 from eqr_core.tasks.sudoku import BOXES, DIGITS
 
@@ -110,6 +110,16 @@ def pack(rows: Iterable[PuzzleRow]) -> PackedPuzzles:
         np.array(source, dtype=np.int32),
         tuple(names),
     )
+
+
+def read_packed(path: Path, limit: int | None = None) -> PackedPuzzles:
+    """The first `limit` puzzles of a file, packed (.npz) or CSV (read_puzzles). DataError."""
+    if limit is not None and limit < 1:
+        raise DataError(f"limit is {limit}; it must be at least 1")
+    if path.suffix != ".npz":
+        return pack(read_puzzles(path, limit))
+    puzzles = load(path)
+    return puzzles if limit is None else puzzles.take(np.arange(min(limit, len(puzzles))))
 
 
 def _check_row(row: PuzzleRow, number: int, cells: int) -> None:

@@ -20,7 +20,7 @@ def choose(request: Request, selection: Selection) -> Trajectory | None:
     """
     candidates = [t for t in request.trajectories if t.prediction and t.outcome != "diverged"]
     if request.finish_reason in ("converged", "verified"):
-        candidates = [t for t in request.wave if t.steps == request.cut_at and _won(request, t)]
+        candidates = [t for t in request.wave if _won(request, t)]
     elif request.finish_reason in ("deadline", "cancelled"):
         candidates = [t for t in candidates if _won(request, t)] or candidates
     if not candidates:
@@ -40,5 +40,5 @@ def agreement(chosen: Trajectory, trajectories: Sequence[Trajectory]) -> float:
 
 def _won(request: Request, trajectory: Trajectory) -> bool:
     if request.budget.stop == "verified":
-        return trajectory.verified
+        return trajectory.verified and trajectory.outcome != "cut"
     return trajectory.outcome == "converged"

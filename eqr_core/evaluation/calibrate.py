@@ -119,6 +119,7 @@ def calibrate(
     target: float = TARGET,
     least_recall: float = LEAST_RECALL,
     data: str = "",
+    compiled: bool = False,
     on_rows: Callable[[int], None] | None = None,
 ) -> Card:
     """Calibrate the checkpoint in `folder` on `puzzles` and write the result into its card.
@@ -131,7 +132,15 @@ def calibrate(
     weights, card = load_checkpoint(folder)
     side = round(puzzles.cells**0.5)
     operator = build_operator(weights, card, task_at(card.task, side, side))
-    traces = follow(operator, puzzles, depth=depth, breadth=breadth, seed=seed, on_rows=on_rows)
+    traces = follow(
+        operator,
+        puzzles,
+        depth=depth,
+        breadth=breadth,
+        seed=seed,
+        compiled=compiled,
+        on_rows=on_rows,
+    )
     found = choose(traces, target, least_recall)
     setting = {
         "data": data,

@@ -32,9 +32,9 @@ class Trainer:
     """One run of a recipe in one folder.
 
     The folder holds `state.safetensors` (everything needed to go on), `curve.csv`,
-    `validation.csv`, and `best/`, the checkpoint with the best validation accuracy of the
-    recipe's first size. On CPU a run is a function of its recipe, data and number of threads: a
-    resumed one gives the same parameters, bit for bit.
+    `validation.csv`, `held-out-SIZE.npz` (the validation puzzles), and `best/`, the checkpoint
+    with the best validation accuracy of the recipe's first size. On CPU a run is a function of
+    its recipe, data and number of threads: a resumed one gives the same parameters, bit for bit.
     """
 
     def __init__(
@@ -45,6 +45,8 @@ class Trainer:
         self.folder = folder
         torch.manual_seed(recipe.seed)
         self.sources: list[Source] = open_sources(recipe, files, print)
+        for source in self.sources:
+            source.validation.save(folder / f"held-out-{source.mix.size}.npz")
         self.generator = Generator().manual_seed(recipe.seed)
         self.operator = Operator(recipe.operator, self.sources[0].task)
         self.segments = [

@@ -12,7 +12,6 @@ from torch import Generator, Tensor
 from eqr_core.data import packed
 from eqr_core.data.generate import generate_sudoku
 from eqr_core.data.packed import PackedPuzzles, pack
-from eqr_core.data.puzzles import read_puzzles
 from eqr_core.errors import DataError, RecipeError
 from eqr_core.tasks import task_at
 from eqr_core.tasks.base import Task
@@ -51,7 +50,7 @@ class Source:
 
 def open_sources(recipe: Recipe, files: Sequence[Path], report: Report) -> list[Source]:
     """One source for each size of the recipe, from `files` or else generated."""
-    given = [_read(path) for path in files]
+    given = [packed.read_packed(path) for path in files]
     sources = []
     for mix in recipe.puzzles:
         task = _task(recipe.operator.task, mix.size)
@@ -81,10 +80,6 @@ def _task(name: str, size: str) -> Task:
     if not (rows.isdigit() and columns.isdigit()):
         raise RecipeError(f"puzzles.size is {size!r}; it must read like 9x9")
     return task_at(name, int(rows), int(columns))
-
-
-def _read(path: Path) -> PackedPuzzles:
-    return packed.load(path) if path.suffix == ".npz" else pack(read_puzzles(path))
 
 
 def _generate(recipe: Recipe, mix: Puzzles, task: Task, report: Report) -> PackedPuzzles:

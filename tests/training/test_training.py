@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,11 +23,11 @@ from eqr_core.training.recipe import Puzzles, Recipe, load_recipe, recipe_names
 from eqr_core.training.state import load_state
 
 
-def tiny(**changes: object) -> Recipe:
+def tiny(**changes: Any) -> Recipe:
     """A run of seconds: 4×4 and some 6×6 at width 8."""
     base = load_recipe("sudoku4")
     operator = dataclasses.replace(base.operator, hidden=8, updates=2)
-    values: dict[str, object] = {
+    values: dict[str, Any] = {
         "operator": operator,
         "steps": 24,
         "warmup": 4,
