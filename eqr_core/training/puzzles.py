@@ -31,6 +31,10 @@ class Source:
     question: Tensor
     """Tokens, uint8 [puzzles, tokens]."""
     answer: Tensor
+    pools: tuple[Tensor, ...]
+    """Rows to draw from, int64 each."""
+    pool_shares: Tensor
+    """Probability of each pool, float32 [pools]."""
     validation: PackedPuzzles
     digest: str
 
@@ -39,7 +43,14 @@ class Source:
 
         Each question has a random share, at most `reveal`, of its solution cells filled in.
         """
-        rows = torch.randint(len(self.question), (count,), generator=generator)
+        pool = torch.multinomial(self.pool_shares, count, replacement=True, generator=generator)
+        place = torch.rand(count, generator=generator)
+        rows = torch.stack(
+            [
+                self.pools[k][int(p * len(self.pools[k]))]
+                for k, p in zip(pool.tolist(), place.tolist(), strict=True)
+            ]
+        )
         question, answer = self.question[rows], self.answer[rows]
         if reveal > 0:
             share = reveal * torch.rand(count, 1, generator=generator)
@@ -65,6 +76,7 @@ def open_sources(recipe: Recipe, files: Sequence[Path], report: Report) -> list[
                 task,
                 torch.from_numpy(train.question),
                 torch.from_numpy(train.answer),
+                *_pools(train, mix.sources),
                 validation,
                 puzzles.digest,
             )
@@ -73,6 +85,19 @@ def open_sources(recipe: Recipe, files: Sequence[Path], report: Report) -> list[
     if unused:
         raise DataError(f"a data file holds grids of {min(unused)} cells; the recipe has no such")
     return sources
+
+
+def _pools(puzzles: PackedPuzzles, shares: dict[str, float]) -> tuple[tuple[Tensor, ...], Tensor]:
+    """The rows of each source with a share, and the shares; one pool of all where none has."""
+    pools, weights = [], []
+    for number, name in enumerate(puzzles.sources):
+        rows = torch.from_numpy((puzzles.source == number).nonzero()[0])
+        if shares.get(name, 0.0) > 0 and len(rows):
+            pools.append(rows)
+            weights.append(shares[name])
+    if not pools:
+        return (torch.arange(len(puzzles)),), torch.ones(1)
+    return tuple(pools), torch.tensor(weights)
 
 
 def _task(name: str, size: str) -> Task:

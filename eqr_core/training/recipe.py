@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,6 +29,9 @@ class Puzzles:
     """How many puzzles to generate where no data file of this size is given."""
     clues: tuple[int, int] | None = None
     """Fewest and most clues of a generated puzzle; None leaves out all that can be spared."""
+    sources: dict[str, float] = field(default_factory=dict)
+    """Share of the samples to draw from each source of a data file; sources that are not named
+    give nothing. Empty, or with none of them in the file: every puzzle is as likely."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from eqr_core.data.generate import generate_sudoku
-from eqr_core.data.puzzles import write_puzzles
+from eqr_core.data.puzzles import digit_tokens, write_puzzles
 from eqr_core.errors import DataError, RecipeError
 from eqr_core.model.checkpoint import load_checkpoint
 from eqr_core.tasks.sudoku import Sudoku
@@ -197,3 +198,17 @@ def test_a_bad_recipe_is_refused_with_its_fault(tmp_path: Path, text: str, messa
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
     with pytest.raises(RecipeError, match="sudoku4"):
         load_recipe("nonesuch")
+
+
+def test_samples_follow_the_shares_of_their_sources(tmp_path: Path) -> None:
+    rows = list(generate_sudoku(Sudoku((2, 2)), 60, 5, (4, 6)))
+    named = [dataclasses.replace(row, source="abc"[i % 3]) for i, row in enumerate(rows)]
+    path = tmp_path / "named.csv"
+    write_puzzles(path, named)
+    mix = Puzzles("4x4", 1.0, 8, 60, (4, 6), {"a": 0.75, "b": 0.25, "not there": 1.0})
+    (source,) = open_sources(tiny(puzzles=(mix,)), [path], lambda text: None)
+    question, _ = source.draw(2000, 0.0, torch.Generator().manual_seed(0))
+    origin = {bytes(digit_tokens([row.question])[0]): row.source for row in named}
+    drawn = Counter(origin[bytes(row)] for row in question.numpy())
+    assert set(drawn) == {"a", "b"}
+    assert drawn["a"] / 2000 == pytest.approx(0.75, abs=0.04)
