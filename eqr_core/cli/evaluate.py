@@ -32,6 +32,9 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="Only the first rows of the file.")] = None,
     slots: options.Slots = 64,
     compiled: options.Compiled = False,
+    record: Annotated[
+        bool, typer.Option("--record", help="Add the report to the results in the card.")
+    ] = False,
     as_json: Annotated[
         str | None, typer.Option("--json", help="File for the report as JSON; - prints it.")
     ] = None,
@@ -48,7 +51,8 @@ def evaluate(
         raise DataError(f"{as_json}: there is no such folder")
 
     from eqr_core.engine.engine import Engine
-    from eqr_core.evaluation.evaluate import evaluate, read_rows
+    from eqr_core.evaluation.evaluate import evaluate, read_rows, record_report
+    from eqr_core.model.checkpoint import find_checkpoint
 
     rows = read_rows(data, limit)
     engine = Engine([model], slots=slots, compiled=compiled)
@@ -70,6 +74,8 @@ def evaluate(
             selection=cast(Any, selection),
             on_answer=on_answer,
         )
+    if record:
+        record_report(find_checkpoint(model), report, data.name)
     if as_json is None:
         _print(report)
     else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from eqr_core.data.puzzles import PuzzleRow, read_puzzles
@@ -13,6 +15,8 @@ from eqr_core.engine.engine import Engine
 from eqr_core.engine.selection import Selection
 from eqr_core.errors import DataError, GridError, ModelError
 from eqr_core.evaluation.report import Puzzle, Report, Tally
+from eqr_core.model.card import Card
+from eqr_core.model.checkpoint import read_card, update_card
 from eqr_core.tasks import parse_grid
 
 
@@ -123,3 +127,17 @@ def _solve(engine: Engine, requests: list[SolveRequest]) -> Iterable[tuple[int, 
         for answer in engine.step():
             busy -= 1
             yield places[answer.id], answer
+
+
+def record_report(folder: Path, report: Report, data: str) -> Card:
+    """Add `report` to the results in the card of `folder`; `data` is how the card names the file.
+
+    A report on the same file with the same budget takes the place of the earlier one.
+    """
+    card = read_card(folder)
+    result = {**report.to_dict(), "data": data}
+    key = ("data", "depth", "breadth", "stop", "selection", "noise")
+    others = [r for r in card.results if any(r.get(name) != result[name] for name in key)]
+    card = replace(card, results=(*others, json.loads(json.dumps(result))))
+    update_card(folder, card)
+    return card

@@ -173,7 +173,10 @@ class Trainer:
             name=self.recipe.name,
             task=self.recipe.operator.task,
             operator=self.recipe.operator,
-            sizes=tuple(source.mix.size for source in self.sources),
+            sizes=(
+                *(source.mix.size for source in self.sources),
+                *self.recipe.untrained_sizes,
+            ),
             digest="",
             parameters=self.operator.parameter_count,
             tolerance=None,

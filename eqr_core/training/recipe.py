@@ -70,6 +70,8 @@ class Recipe:
     validation_rows: int = 300
     validate_every: int = 1000
     """Optimiser steps between two validations."""
+    untrained_sizes: tuple[str, ...] = ()
+    """Sizes the checkpoint is offered for without having seen them; never with `token`."""
 
     def __post_init__(self) -> None:
         for name, allowed in (("optimizer", Optimizer), ("loss", Loss), ("precision", Precision)):
@@ -103,6 +105,7 @@ class Recipe:
         try:
             values["operator"] = OperatorConfig.from_dict(values["operator"])
             values["puzzles"] = tuple(_puzzles(item) for item in values["puzzles"])
+            values["untrained_sizes"] = tuple(values.get("untrained_sizes", ()))
             return Recipe(**values)
         except KeyError as error:
             raise RecipeError(f"the field {error} is missing") from None

@@ -11,8 +11,9 @@ from eqr_core.engine.answer import SolveRequest
 from eqr_core.engine.budget import Budget
 from eqr_core.engine.engine import Engine
 from eqr_core.errors import DataError, ModelError
-from eqr_core.evaluation.evaluate import evaluate, parse_rows, read_rows
+from eqr_core.evaluation.evaluate import evaluate, parse_rows, read_rows, record_report
 from eqr_core.evaluation.report import rating_class
+from eqr_core.model.checkpoint import load_checkpoint
 from eqr_core.tasks.sudoku import Sudoku
 from tests.checkpoints import save_random
 
@@ -136,3 +137,17 @@ def test_reading_rows(tmp_path: Path, rows: list[PuzzleRow]) -> None:
 )
 def test_rating_classes(rating: int, name: str) -> None:
     assert rating_class(rating) == name
+
+
+def test_a_recorded_report_replaces_the_one_on_the_same_terms(
+    engine: Engine, rows: list[PuzzleRow], tmp_path: Path
+) -> None:
+    for depth, seed in ((5, 0), (6, 0), (5, 1)):
+        report = evaluate(engine, rows, Budget(depth=depth, breadth=1), data="mix", seed=seed)
+        record_report(tmp_path / "m", report, "mix.csv")
+    _, card = load_checkpoint(tmp_path / "m")
+    assert [(r["data"], r["depth"], r["seed"]) for r in card.results] == [
+        ("mix.csv", 6, 0),
+        ("mix.csv", 5, 1),
+    ]
+    assert card.results[0]["rows"] == 14
