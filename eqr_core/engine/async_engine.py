@@ -75,6 +75,7 @@ class AsyncEngine:
         self._waiters: dict[str, _Waiter] = {}
         self._closed: EngineStopped | None = None
         self._stopping = False
+        self._ended = False
         self._thread: threading.Thread | None = None
 
     @property
@@ -103,7 +104,8 @@ class AsyncEngine:
         loop = asyncio.get_running_loop()
         waiter = _Waiter(loop, loop.create_future())
         with self._wake:
-            if self._thread is None or not self._thread.is_alive() or self._stopping:
+            # Not `is_alive`: the thread lives on for a moment after it has told its waiters.
+            if self._thread is None or self._ended or self._stopping:
                 return
             self._closed = self._closed or EngineStopped("the engine is draining")
             self._drains.append(waiter)
@@ -227,7 +229,7 @@ class AsyncEngine:
 
     def _close(self, reason: EngineStopped) -> None:
         with self._wake:
-            self._closed = reason
+            self._closed, self._ended = reason, True
             waiting = [*(post.waiter for post in self._posted), *self._waiters.values()]
             drains, self._posted, self._drains = self._drains, [], []
             self._waiters = {}

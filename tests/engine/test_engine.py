@@ -141,12 +141,17 @@ def test_the_same_with_and_without_wide_neighbours_that_take_slots_away() -> Non
     wide = Budget(depth=9, breadth=20, stop="exhausted")
     name = engine.submit(request)
     answers: dict[str, Answer] = {}
+    neighbours: dict[str, SolveRequest] = {}
     for i in range(60):
-        if i % 6 == 0:
-            engine.submit(ask(tiny.puzzles(20)[i // 6], wide))
+        if i % 12 == 0:
+            neighbour = ask(tiny.puzzles(5)[i // 12], wide)
+            neighbours[engine.submit(neighbour)] = neighbour
         answers.update({answer.id: answer for answer in engine.step()})
     answers.update({answer.id: answer for answer in run_out(engine)})
     assert essence(answers[name]) == essence(alone)
+    for neighbour_id, neighbour in neighbours.items():
+        alone = solve(tiny.engine(config, gain=RESTLESS), neighbour)
+        assert answers[neighbour_id].trajectories == alone.trajectories
 
 
 def test_rows_at_nine_by_nine_are_the_same_bits_in_company() -> None:

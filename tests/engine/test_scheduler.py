@@ -15,7 +15,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from eqr_core.engine.budget import Budget
+from eqr_core.engine.budget import Budget, Stop
 from eqr_core.engine.scheduler import Scheduler
 from eqr_core.engine.selection import choose
 from eqr_core.engine.trajectory import Request, Trajectory
@@ -30,8 +30,10 @@ class Script:
     """What the trajectories of one request do."""
 
     seed: int
+    luck: float = 0.3
     settles: dict[int, int] = field(default_factory=dict)
     diverges: dict[int, int] = field(default_factory=dict)
+    right: dict[int, int] = field(default_factory=dict)
 
     def residual(self, index: int, step: int) -> float:
         if step >= self.diverges.get(index, 10**9):
@@ -42,7 +44,8 @@ class Script:
 
     def prediction(self, index: int, step: int) -> bytes:
         luck = random.Random(f"{self.seed} {index} {step} answer").random()
-        return RIGHT if luck < 0.3 else f"{index}/{step}".encode()
+        right = step >= self.right.get(index, 10**9) or luck < self.luck
+        return RIGHT if right else f"{index}/{step}".encode()
 
 
 def expected(script: Script, budget: Budget) -> tuple[str, int, int]:
@@ -107,7 +110,7 @@ def scripted(seed: int) -> Script:
 
 def restless() -> Script:
     """Trajectories that neither converge nor diverge."""
-    return Script(0)
+    return Script(0, luck=0.0)
 
 
 def make(name: str, budget: Budget, priority: int = 0, deadline: float = math.inf) -> Request:
@@ -315,6 +318,25 @@ def test_breadth_one_does_not_wait_for_breadth_128() -> None:
     assert wide.held == 8
     assert max(t.steps for t in wide.trajectories) == 7
     assert min(t.steps for t in wide.trajectories if t.slot is not None) == 2
+
+
+@pytest.mark.parametrize("stop", ["converged", "verified"])
+@pytest.mark.parametrize("slots", [1, 2])
+def test_who_got_its_slot_first_has_no_advantage(stop: Stop, slots: int) -> None:
+    script = restless()
+    script.settles, script.right = {2: 7, 3: 3}, {2: 1, 3: 1}
+    request = make("r", Budget(depth=12, breadth=4, stop=stop))
+    scheduler = Scheduler(slots=slots, queue=1)
+    scheduler.add(request)
+    while not tick(scheduler, {"r": script}):
+        pass
+    first, second = request.trajectories[2:]
+    assert (first.outcome, first.steps) == ("cut", 9 if slots == 1 else 5)
+    assert (second.outcome, second.steps) == ("converged", 5)
+    if slots == 1:
+        assert first.score < second.score
+    assert choose(request, "residual") is second
+    assert (stop, 3, 5) == expected(script, request.budget)
 
 
 def test_free_slots_are_shared_evenly() -> None:
