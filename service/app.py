@@ -19,6 +19,9 @@ APP_NAME = "eqr"
 INGRESS_CPUS = 0.1
 HEALTH_PERIOD_SECONDS = 2.0
 HEALTH_TIMEOUT_SECONDS = 30.0
+STOP_SECONDS = 5.0
+"""For what a replica still holds when it is stopped; draining has waited for its solves before."""
+
 MAX_ONGOING = 100_000
 """Requests a replica may hold: no limit in practice, the engine's queue is the one that refuses."""
 
@@ -29,6 +32,8 @@ class Ingress:
     def __init__(self, settings: Settings, solver: DeploymentHandle[Any]) -> None:
         self._settings = settings
         self._gateway = Gateway(solver)
+        # Here, because it asks the controller and blocks: in a request it would hold up the others.
+        self._ingresses = serve.get_deployment_handle("Ingress", APP_NAME)
         self._metrics = IngressMetrics()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -47,8 +52,9 @@ class Ingress:
         return replica_name(), self._metrics.collect()
 
     async def _collect_all(self) -> list[tuple[str, Collected]]:
-        ingresses = serve.get_deployment_handle("Ingress", APP_NAME)
-        solvers, others = await asyncio.gather(self._gateway.collect(), collect_from(ingresses))
+        solvers, others = await asyncio.gather(
+            self._gateway.collect(), collect_from(self._ingresses)
+        )
         return solvers + others
 
 
@@ -66,7 +72,7 @@ def _deployment(kind: Any, settings: Settings, replicas: int, cpus: float) -> se
         ray_actor_options={"num_cpus": cpus},
         health_check_period_s=HEALTH_PERIOD_SECONDS,
         health_check_timeout_s=HEALTH_TIMEOUT_SECONDS,
-        graceful_shutdown_timeout_s=settings.drain_seconds,
+        graceful_shutdown_timeout_s=STOP_SECONDS,
     )
     return make(kind)
 

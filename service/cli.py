@@ -6,6 +6,7 @@ Only typer is needed here; Ray and httpx are imported by the commands that use t
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ from eqr_core.cli.drawing import draw_grid, summary
 from eqr_core.cli.group import Commands
 from eqr_core.cli.solve import read_grid
 from eqr_core.cli.solve import solve as solve_here
+from eqr_core.engine.budget import Budget
 from eqr_core.errors import EqrError
 
 
@@ -43,58 +45,60 @@ app.registered_groups += library.registered_groups
 
 @app.command("solve")
 def solve(
-    grid: Annotated[str, typer.Argument(help="The grid as digits, . or 0 for blanks; - reads it.")],
+    grid: options.Grid,
     server: Annotated[
         str | None, typer.Option(help="Address of a service; without it, solve in this process.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Name or folder of a checkpoint.")] = None,
-    task: Annotated[str | None, typer.Option(help="Task, where the grid does not tell.")] = None,
-    depth: options.Depth = 64,
-    breadth: options.Breadth = 16,
+    model: options.Model = None,
+    task: options.Task = None,
+    depth: options.Depth = Budget.depth,
+    breadth: options.Breadth = Budget.breadth,
     nfe: options.Nfe = None,
-    deadline_ms: Annotated[float | None, typer.Option(help="Time limit in ms.")] = None,
+    deadline_ms: options.DeadlineMs = None,
     tolerance: options.Tolerance = None,
-    stop: options.Stop = "converged",
+    stop: options.Stop = Budget.stop,
     seed: options.Seed = 0,
     noise: options.Noise = 0.0,
     selection: options.Selection = "residual",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Solve one grid and draw the answer."""
-    budget: dict[str, Any] = {
-        "depth": depth,
-        "breadth": breadth,
-        "nfe": nfe,
-        "deadline_ms": deadline_ms,
-        "tolerance": tolerance,
-        "stop": stop,
-    }
-    choice: dict[str, Any] = {
-        "model": model,
-        "task": task,
-        "seed": seed,
-        "noise": noise,
-        "selection": selection,
-    }
-    if server is None:
-        solve_here(grid, **choice, **budget, as_json=as_json)
+    given = dict(locals())
+    if given.pop("server") is None:
+        solve_here(**given)
     else:
-        _solve_there(server, read_grid(grid), {**choice, "budget": budget}, as_json)
+        text = read_grid(given.pop("grid"))
+        limits = {field.name: given.pop(field.name) for field in fields(Budget)}
+        given.pop("as_json")
+        _solve_there(str(server), text, limits, given, as_json)
 
 
-def _solve_there(server: str, grid: str, options: dict[str, Any], as_json: bool) -> None:
+def _solve_there(
+    server: str, text: str, limits: dict[str, Any], choice: dict[str, Any], as_json: bool
+) -> None:
     try:
         from service.client import EqrClient
     except ModuleNotFoundError as error:
         raise MissingExtra("solve --server", error.name) from None
+    from eqr_core.engine.answer import SolveRequest
     from eqr_core.tasks import parse_grid
 
+    task, clues = parse_grid(text, choice["task"])
+    # Checks the rest, as a solve in this process would.
+    SolveRequest(
+        task,
+        clues,
+        choice["model"] or "",
+        Budget(**limits),
+        seed=choice["seed"],
+        noise=choice["noise"],
+        selection=choice["selection"],
+    )
     with EqrClient(server) as client:
-        document = client.solve(grid, **options).model_dump()
+        document = client.solve(text, **choice, budget=limits).model_dump()
     if as_json:
         typer.echo(json.dumps(document))
         return
-    task, clues = parse_grid(grid, document["task"])
     console = Console()
     console.print(draw_grid(task, clues, document["grid"]))
     console.print(summary(document), highlight=False)

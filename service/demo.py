@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eqr_core.cli.drawing import draw_grid
+from eqr_core.cli.group import Commands
 from eqr_core.tasks import parse_grid
 from service.client import EqrClient
 from service.local import local_service, wait_for_stop
@@ -27,7 +28,10 @@ backtracking search that fills single candidates guessed wrong most often: 3,679
 
 BUDGET = {"depth": 64, "breadth": 32}
 
+app = typer.Typer(cls=Commands, pretty_exceptions_enable=False, add_completion=False)
 
+
+@app.callback(invoke_without_command=True)
 def main(
     once: Annotated[bool, typer.Option(help="Stop after the puzzle.")] = False,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
@@ -89,4 +93,4 @@ def _facts(answer: SolveAnswer) -> Table:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -8,12 +8,8 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any, TypeVar
 
-from ray.exceptions import RayActorError, TaskCancelledError
-from ray.serve.exceptions import (
-    BackPressureError,
-    DeploymentUnavailableError,
-    ReplicaUnavailableError,
-)
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from service.metrics import Collected
@@ -24,7 +20,7 @@ from service.schemas import ModelAnswer, SolveAnswer
 DEADLINE_GRACE_SECONDS = 5.0
 """The engine keeps the deadline; this much later the gateway stops waiting for it."""
 
-READY_SECONDS = 2.0
+READY_SECONDS = 10.0
 COLLECT_SECONDS = 5.0
 
 Result = TypeVar("Result")
@@ -51,25 +47,21 @@ class Gateway:
         """Answer of `order`; `timing_ms.total` counts from here.
 
         A solve is idempotent (its seeds are its own), so when the replica that holds it dies it
-        is sent once more, with the time that is left.
+        is sent once more; the deadline stays.
 
         Raises a Refusal where the service is draining, full, without replicas or out of time,
         or where the solver refuses the order.
         """
         self._refuse_when_draining()
         start = monotonic()
-        end = start + order.deadline_ms / 1e3
 
         async def attempt() -> SolveAnswer | Refusal:
-            left_ms = max(1.0, (end - monotonic()) * 1e3)
-            async with asyncio.timeout(left_ms / 1e3 + DEADLINE_GRACE_SECONDS):
-                outcome: SolveAnswer | Refusal = await self._call(
-                    self._solver.solve, order.within(left_ms)
-                )
+            outcome: SolveAnswer | Refusal = await self._call(self._solver.solve, order)
             return outcome
 
         with self._counted():
-            outcome = await _once_more(attempt)
+            async with asyncio.timeout(order.left_seconds + DEADLINE_GRACE_SECONDS):
+                outcome = await _once_more(attempt)
         if isinstance(outcome, Refusal):
             raise outcome
         total = (monotonic() - start) * 1e3
@@ -89,7 +81,7 @@ class Gateway:
             if model.name == name:
                 return model
         known = ", ".join(model.name for model in models)
-        raise Refusal("unknown_model", f"there is no model {name!r}; there are {known}")
+        raise Refusal("unknown_model", f"there is no model {name[:200]!r}; there are {known}")
 
     async def check_ready(self) -> None:
         """Return when a solver that has solved its warm-up takes work; else raise a Refusal."""
@@ -130,13 +122,11 @@ class Gateway:
         except asyncio.CancelledError:
             response.cancel()
             raise
-        except BackPressureError as error:
-            raise Refusal("queue_full", error.message) from None
         except DeploymentUnavailableError:
             raise Refusal("not_ready", "the solver could not be started") from None
 
 
-_REPLICA_LOST = (RayActorError, ReplicaUnavailableError, TaskCancelledError)
+_REPLICA_LOST = (RayActorError, ReplicaUnavailableError)
 
 
 async def _once_more(attempt: Callable[[], Awaitable[Result]]) -> Result:
@@ -151,7 +141,7 @@ async def _once_more(attempt: Callable[[], Awaitable[Result]]) -> Result:
 
 
 async def collect_from(handle: DeploymentHandle[Any]) -> list[tuple[str, Collected]]:
-    """Metrics of every replica of a deployment; a replica that is just dying is left out.
+    """Metrics of every replica of a deployment; a dead one is left out, even if none remains.
 
     Refusal where one does not answer in time: numbers without it would look like a reset.
     """
@@ -161,4 +151,6 @@ async def collect_from(handle: DeploymentHandle[Any]) -> list[tuple[str, Collect
         )
     except TimeoutError:
         raise Refusal("not_ready", "a replica does not report its metrics in time") from None
+    except (DeploymentUnavailableError, *_REPLICA_LOST):
+        return []
     return [part for part in found if not isinstance(part, BaseException)]

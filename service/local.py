@@ -9,24 +9,34 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import DeploymentUnavailableError
 
 from eqr_core.errors import EqrError
 from service.app import APP_NAME, build
 from service.settings import Settings
 
 POLL_SECONDS = 0.1
+WATCH_SECONDS = 3.0
+ASK_SECONDS = 10.0
+MISSES = 3
+"""Status questions without an answer after which Ray counts as dead."""
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
 
 
 class AddressTaken(EqrError):
     """The address to listen on cannot be used."""
+
+
+class ServiceLost(EqrError):
+    """The Ray below the service has died."""
 
 
 @contextmanager
@@ -74,14 +84,8 @@ def local_service(settings: Settings) -> Iterator[str]:
 def check(settings: Settings) -> None:
     """Refuse what would only fail within Ray, far away and many times over.
 
-    ModelError and CheckpointError for a named model that cannot be served, AddressTaken for the
-    port.
+    AddressTaken for the port, ModelError and CheckpointError for models that cannot be served.
     """
-    # In a process of its own, so that this one need not hold torch as long as the service runs.
-    # What ships with the package needs no check and no seconds.
-    if settings.models:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            process.submit(_check_models, settings.models).result()
     kind = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(kind) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -89,31 +93,73 @@ def check(settings: Settings) -> None:
             probe.bind((settings.host, settings.port))
         except OSError as error:
             raise AddressTaken(f"{settings.host}:{settings.port}: {error.strerror}") from None
+    _check_models(settings.models)
 
 
 def _check_models(names: tuple[str, ...]) -> None:
-    from eqr_core.model.checkpoint import find_checkpoint, load_checkpoint
+    """In a process of its own: this one need not hold torch as long as the service runs."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        # The child inherits it: Ctrl-C is for this process, which tells no traceback.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            checked = process.submit(_warm_up, names)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        checked.result()
 
-    for name in names:
-        load_checkpoint(find_checkpoint(name))
+
+def _warm_up(names: tuple[str, ...]) -> None:
+    from service.replica import warm_engine
+
+    warm_engine(names)
 
 
 def drain(ingress: Any, seconds: float) -> None:
     """Have every ingress replica refuse new solves; wait until none runs, at most `seconds`."""
     end = time.monotonic() + seconds
-    ingress.broadcast("drain").results()
-    while time.monotonic() < end and sum(ingress.broadcast("in_flight").results()):
+    _ask_all(ingress, "drain")
+    while time.monotonic() < end and sum(_ask_all(ingress, "in_flight")):
         time.sleep(POLL_SECONDS)
 
 
+def _ask_all(ingress: Any, method: str) -> list[Any]:
+    """What the ingress replicas that are alive answer."""
+    try:
+        answers = ingress.broadcast(method).results(timeout_s=ASK_SECONDS, return_exceptions=True)
+    except (DeploymentUnavailableError, RayError, TimeoutError):
+        return []
+    return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+
 def wait_for_stop() -> None:
-    """Return at the first SIGINT or SIGTERM; a second one then ends the process at once."""
-    stop = threading.Event()
+    """Return at the first SIGINT or SIGTERM; a second one then ends the process at once.
+
+    ServiceLost when Ray no longer answers.
+    """
+    stop, lost = threading.Event(), threading.Event()
     kinds = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(kind, lambda *_: stop.set()) for kind in kinds]
+    threading.Thread(target=_watch, args=(stop, lost), name="eqr-watch", daemon=True).start()
     stop.wait()
     for kind, handler in zip(kinds, before, strict=True):
         signal.signal(kind, handler)
+    if lost.is_set():
+        raise ServiceLost("Ray no longer answers; the service is gone")
+
+
+def _watch(stop: threading.Event, lost: threading.Event) -> None:
+    """Set both when Serve's controller has not answered for a while; it may be restarted."""
+    asker = ThreadPoolExecutor(1)
+    misses = 0
+    while misses < MISSES and not stop.wait(WATCH_SECONDS):
+        try:
+            asker.submit(serve.status).result(ASK_SECONDS)
+            misses = 0
+        except Exception:  # whatever a Ray that has died gives
+            misses += 1
+    if misses == MISSES:
+        lost.set()
+        stop.set()
 
 
 def reachable(host: str) -> str:

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from eqr_core.engine.answer import Answer, SolveRequest
+from eqr_core.engine.answer import Answer
 from eqr_core.engine.stats import Stats, Tick
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
@@ -31,9 +31,10 @@ Collected = list[Metric]
 
 
 class SolverMetrics:
-    """What one solver replica counts."""
+    """What one solver replica counts, from the moment that `since` describes."""
 
-    def __init__(self) -> None:
+    def __init__(self, since: Stats | None = None) -> None:
+        self._since = since
         self._registry = CollectorRegistry()
         self._tick_seconds = Histogram(
             "eqr_tick_seconds", "Duration of a tick that ran outer steps.",
@@ -67,6 +68,9 @@ class SolverMetrics:
     def observe(self, answer: Answer) -> None:
         """Count a solve that gave `answer`."""
         labels = (answer.task, answer.model)
+        self._count(labels, answer.finish_reason, answer.verified)
+        if not answer.nfe:  # a full grid, its own answer: no solve that the others compare with
+            return
         if answer.converged:
             self._iterations.labels(*labels).observe(answer.iterations)
         if math.isfinite(answer.residual):
@@ -74,11 +78,10 @@ class SolverMetrics:
         self._nfe.labels(*labels).observe(answer.nfe)
         self._solve.labels(*labels).observe(answer.solve_seconds)
         self._queue.labels(*labels).observe(answer.queue_seconds)
-        self._count(labels, answer.finish_reason, answer.verified)
 
-    def observe_cancelled(self, request: SolveRequest) -> None:
-        """Count a solve whose client went away."""
-        self._count((request.task.name, request.model), "cancelled", False)
+    def observe_unanswered(self, task: str, model: str, finish_reason: str) -> None:
+        """Count a solve without an answer: its client went away, or its deadline was too near."""
+        self._count((task, model), finish_reason, False)
 
     def observe_tick(self, tick: Tick) -> None:
         """Count a tick; called in the engine's thread."""
@@ -89,18 +92,18 @@ class SolverMetrics:
 
     def collect(self, stats: Stats) -> Collected:
         """All metrics of this process as they are now."""
-        return [*self._registry.collect(), *_of_engine(stats)]
+        return [*self._registry.collect(), *_of_engine(stats, self._since)]
 
 
-def _of_engine(stats: Stats) -> Iterator[Metric]:
-    yield CounterMetricFamily(
-        "eqr_outer_steps_total", "Outer steps over all trajectories.", stats.outer_steps
-    )
+def _of_engine(stats: Stats, since: Stats | None) -> Iterator[Metric]:
+    steps = stats.outer_steps - (since.outer_steps if since else 0)
+    yield CounterMetricFamily("eqr_outer_steps_total", "Outer steps over all trajectories.", steps)
     trajectories = CounterMetricFamily(
         "eqr_trajectories_total", "Trajectories that ended, by how they ended.", labels=["outcome"]
     )
     for outcome, count in stats.trajectories.items():
-        trajectories.add_metric([outcome], count)
+        before = since.trajectories.get(outcome, 0) if since else 0
+        trajectories.add_metric([outcome], count - before)
     yield trajectories
     yield GaugeMetricFamily("eqr_slots", "Slots of the engine.", stats.slots)
     yield GaugeMetricFamily("eqr_slots_busy", "Slots that hold a trajectory.", stats.slots_busy)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, replace
 
 from eqr_core.engine.answer import Answer, SolveRequest, TrajectoryResult
 from eqr_core.engine.budget import Budget
+from eqr_core.errors import DeadlineExceeded
 from eqr_core.tasks import TASK_NAMES, parse_grid
 from service.problems import Refusal
 from service.schemas import (
@@ -21,30 +23,44 @@ from service.schemas import (
 
 ANY_MODEL = ""
 
+MAX_HISTORY = 100_000
+"""Residuals that one answer may list: about 2 MB of JSON."""
+
 
 @dataclass(frozen=True)
 class Order:
     """One solve, checked, and what its answer shall hold.
 
-    `request.model` is ANY_MODEL where the solver chooses by the grid's shape; its budget has a
-    deadline.
+    `request.model` is ANY_MODEL where the solver chooses by the grid's shape.
     """
 
     request: SolveRequest
-    deadline_ms: float
+    end: float
+    """Wall clock at which the deadline passes, in seconds since 1970: other clocks mean nothing
+    in another process, and the deadline runs on while the order travels or waits for a replica."""
     trajectories: bool
 
-    def within(self, milliseconds: float) -> Order:
-        """The same with another deadline."""
-        budget = replace(self.request.budget, deadline_ms=milliseconds)
-        return replace(self, request=replace(self.request, budget=budget))
+    @property
+    def left_seconds(self) -> float:
+        """Time until the deadline; negative after it."""
+        return self.end - time.time()
+
+    def request_now(self, model: str) -> SolveRequest:
+        """The request for `model`, with the time that is left; DeadlineExceeded when none is."""
+        left_ms = self.left_seconds * 1e3
+        if left_ms <= 0:
+            raise DeadlineExceeded("the deadline passed before a solver could begin")
+        budget = self.request.budget
+        # Clocks of two machines may differ; no order gets more than it had.
+        limit = left_ms if budget.deadline_ms is None else min(left_ms, budget.deadline_ms)
+        return replace(self.request, model=model, budget=replace(budget, deadline_ms=limit))
 
 
 def order_of(body: SolveBody, default_deadline_ms: float) -> Order:
     """Check `body` against its task and the budget's limits.
 
     Raises GridError with every fault and its place, BudgetError for a field outside its limits,
-    and a Refusal for an unknown task.
+    and a Refusal for an unknown task or for more history than an answer may hold.
     """
     if body.task is not None and body.task not in TASK_NAMES:
         message = f"there is no task {body.task!r}; there is {', '.join(TASK_NAMES)}"
@@ -54,6 +70,7 @@ def order_of(body: SolveBody, default_deadline_ms: float) -> Order:
         limits["deadline_ms"] = default_deadline_ms
     budget = Budget(**limits)
     task, grid = parse_grid(body.grid, body.task)
+    _check_history(body, budget)
     request = SolveRequest(
         task=task,
         grid=grid,
@@ -66,7 +83,19 @@ def order_of(body: SolveBody, default_deadline_ms: float) -> Order:
         history="history" in body.include,
         id=new_id(),
     )
-    return Order(request, limits["deadline_ms"], trajectories=bool(body.include))
+    end = time.time() + limits["deadline_ms"] / 1e3
+    return Order(request, end, trajectories=bool(body.include))
+
+
+def _check_history(body: SolveBody, budget: Budget) -> None:
+    most = min(budget.depth * budget.breadth, budget.nfe or math.inf)
+    if "history" in body.include and most > MAX_HISTORY:
+        message = (
+            f"history of up to {most} iterations (depth · breadth, or nfe) was asked for; "
+            f"the limit is {MAX_HISTORY}"
+        )
+        field = FieldProblem(pointer="#/include", message=message)
+        raise Refusal("invalid_request", message, [field])
 
 
 def answer_of(order: Order, answer: Answer) -> SolveAnswer:

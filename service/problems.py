@@ -6,8 +6,9 @@ into one. `code` is stable and meant for programs, `detail` for people.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
+from itertools import islice
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -51,11 +52,18 @@ RETRY_AFTER_SECONDS = {"queue_full": 1, "not_ready": 2, "draining": 5}
 class Refusal(Exception):
     """A request that gets a problem document instead of an answer."""
 
-    def __init__(self, code: str, detail: str, errors: Sequence[FieldProblem] = ()) -> None:
-        super().__init__(code, detail, tuple(errors))
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        errors: Sequence[FieldProblem] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(code, detail, tuple(errors), headers)
         self.code = code
         self.detail = detail
         self.errors = tuple(errors)
+        self._headers = dict(headers or {})
 
     @property
     def status(self) -> int:
@@ -63,9 +71,10 @@ class Refusal(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """``Retry-After`` where trying again makes sense."""
+        """``Retry-After`` where trying again makes sense, ``Allow`` with a 405."""
         seconds = RETRY_AFTER_SECONDS.get(self.code)
-        return {} if seconds is None else {"Retry-After": str(seconds)}
+        retry = {} if seconds is None else {"Retry-After": str(seconds)}
+        return {**retry, **self._headers}
 
     def document(self, request_id: str) -> ProblemDocument:
         """The body of the response."""
@@ -80,17 +89,24 @@ class Refusal(Exception):
         )
 
 
-_PLAIN: dict[type[Exception], str] = {
+_CODES_BY_ERROR: dict[type[Exception], str] = {
     QueueFull: "queue_full",
-    EngineStopped: "not_ready",
     DeadlineExceeded: "deadline_exceeded",
     ModelError: "unsuitable_model",
-    TimeoutError: "deadline_exceeded",
 }
-"""Codes of the errors that have a message and nothing else."""
+"""Codes of the errors whose message is the detail."""
+
+_FIXED: dict[type[Exception], tuple[str, str]] = {
+    EngineStopped: ("not_ready", "the solver has stopped and is being replaced"),
+    TimeoutError: ("deadline_exceeded", "no solver answered before the deadline"),
+}
+"""Code and detail of the errors whose message tells of the inside."""
 
 MAX_ERRORS = 50
 """Faults listed in one document."""
+
+MAX_ECHO = 200
+"""Characters of a body's own names or values in a pointer or message."""
 
 _HTTP_CODES = {400: "malformed_json", 404: "not_found", 405: "method_not_allowed"}
 
@@ -100,24 +116,25 @@ def refusal_of(error: BaseException) -> Refusal | None:
     if isinstance(error, Refusal):
         return error
     if isinstance(error, GridError):
-        return Refusal(
-            "invalid_grid",
-            str(error),
-            [
-                FieldProblem(pointer="#/grid", place=problem.place or None, message=problem.message)
-                for problem in error.problems
-            ],
-        )
+        faults = [
+            FieldProblem(pointer="#/grid", place=problem.place or None, message=problem.message)
+            for problem in error.problems[:MAX_ERRORS]
+        ]
+        return Refusal("invalid_grid", _joined(map(str, error.problems)), faults)
     if isinstance(error, BudgetError):
         field = FieldProblem(pointer=f"#/budget/{error.field}", message=str(error))
         return Refusal("invalid_budget", str(error), [field])
     if isinstance(error, RequestValidationError):
         return _of_validation(error)
     if isinstance(error, HTTPException):
-        return Refusal(_HTTP_CODES.get(error.status_code, "bad_request"), str(error.detail))
-    for kind, code in _PLAIN.items():
+        code = _HTTP_CODES.get(error.status_code, "bad_request")
+        return Refusal(code, str(error.detail), headers=error.headers)
+    for kind, code in _CODES_BY_ERROR.items():
         if isinstance(error, kind):
             return Refusal(code, str(error) or TITLES[code][1])
+    for kind, (code, detail) in _FIXED.items():
+        if isinstance(error, kind):
+            return Refusal(code, detail)
     return None
 
 
@@ -128,14 +145,12 @@ def _of_validation(error: RequestValidationError) -> Refusal:
             reason = fault.get("ctx", {}).get("error", fault["msg"])
             return Refusal("malformed_json", f"the body is not JSON: {reason}")
     problems = [
-        FieldProblem(pointer=_pointer(fault["loc"][1:]), message=fault["msg"]) for fault in faults
+        FieldProblem(pointer=_pointer(fault["loc"][1:]), message=_cut(fault["msg"]))
+        for fault in faults
     ]
-    code = (
-        "invalid_budget"
-        if all(_in_budget(fault["loc"]) for fault in faults)
-        else ("invalid_request")
-    )
-    detail = "; ".join(f"{problem.pointer}: {problem.message}" for problem in problems)
+    budget = all(_in_budget(fault["loc"]) for fault in faults)
+    code = "invalid_budget" if budget else "invalid_request"
+    detail = _joined(f"{problem.pointer}: {problem.message}" for problem in problems)
     return Refusal(code, detail, problems)
 
 
@@ -144,5 +159,15 @@ def _in_budget(location: Sequence[int | str]) -> bool:
 
 
 def _pointer(parts: Sequence[int | str]) -> str:
-    """RFC 6901 pointer in its fragment form."""
-    return "#" + "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in parts)
+    """RFC 6901 pointer in its fragment form, cut where the body holds endless names."""
+    return _cut(
+        "#" + "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in parts)
+    )
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return "; ".join(islice(texts, MAX_ERRORS))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_ECHO else text[: MAX_ECHO - 1] + "…"

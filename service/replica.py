@@ -6,12 +6,14 @@ torch is imported in the replica's process alone, when the replica is built.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from typing import TYPE_CHECKING
+import logging
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 from eqr_core.engine.answer import SolveRequest
 from eqr_core.engine.budget import Budget
-from eqr_core.errors import EqrError, ModelError
+from eqr_core.errors import DeadlineExceeded, EngineStopped, EqrError, ModelError
 from eqr_core.tasks import task_at
 from service.metrics import Collected, SolverMetrics
 from service.orders import ANY_MODEL, Order, answer_of
@@ -21,7 +23,10 @@ from service.settings import Settings
 
 if TYPE_CHECKING:
     from eqr_core.engine.engine import Engine
+    from eqr_core.engine.stats import Observer
     from eqr_core.model.card import Card
+
+_log = logging.getLogger("ray.serve")
 
 
 class Solver:
@@ -31,18 +36,16 @@ class Solver:
         import torch
 
         from eqr_core.engine.async_engine import AsyncEngine
-        from eqr_core.engine.engine import Engine
-        from eqr_core.model.checkpoint import zoo_names
 
         torch.set_num_threads(max(1, settings.cpus // settings.replicas))
         self._metrics = SolverMetrics()
-        self._engine = Engine(
-            settings.models or zoo_names(),
+        self._engine = warm_engine(
+            settings.models,
             slots=settings.slots,
             queue=settings.queue,
-            observer=self._metrics.observe_tick,
+            observer=lambda tick: self._metrics.observe_tick(tick),
         )
-        warm_up(self._engine)
+        self._metrics = SolverMetrics(since=self._engine.stats)  # the warm-up is nobody's
         self._runner = AsyncEngine(self._engine)
         self._runner.start()
 
@@ -62,12 +65,16 @@ class Solver:
             return refusal
 
     async def _solve(self, order: Order) -> SolveAnswer:
-        request = replace(order.request, model=self._choose(order.request))
+        model = self._choose(order.request)
         try:
-            answer = await self._runner.submit(request)
-        except asyncio.CancelledError:
-            self._metrics.observe_cancelled(request)
+            answer = await self._runner.submit(order.request_now(model))
+        except (asyncio.CancelledError, DeadlineExceeded) as error:
+            late = isinstance(error, DeadlineExceeded)
+            task = order.request.task.name
+            self._metrics.observe_unanswered(task, model, "deadline" if late else "cancelled")
             raise
+        except EngineStopped:
+            end_process()
         self._metrics.observe(answer)
         return answer_of(order, answer)
 
@@ -99,15 +106,38 @@ class Solver:
             raise RuntimeError("the engine's stepping thread has died")
 
 
-def warm_up(engine: Engine) -> None:
-    """Solve a blank grid with every model, at its first size, so that no user's solve is first."""
+def warm_engine(
+    models: Sequence[str], *, slots: int = 1, queue: int = 1, observer: Observer | None = None
+) -> Engine:
+    """An engine that has solved a blank grid with every model at every size: no user's is first.
+
+    `models` are names or folders; none: the whole zoo. ModelError, CheckpointError.
+    """
+    from eqr_core.engine.engine import Engine
+    from eqr_core.model.checkpoint import zoo_names
+
+    names = models or zoo_names()
+    if not names:
+        raise ModelError("models: none is named, and none comes with the package")
+    engine = Engine(names, slots=slots, queue=queue, observer=observer)
+    budget = Budget(depth=1, breadth=1, stop="exhausted")
     for name, card in engine.models.items():
-        rows, columns = (int(part) for part in card.sizes[0].split("x"))
-        task = task_at(card.task, rows, columns)
-        blank = ((0,) * columns,) * rows
-        engine.solve(
-            [SolveRequest(task, blank, name, Budget(depth=2, breadth=1, stop="exhausted"))]
-        )
+        for size in card.sizes:
+            rows, columns = (int(part) for part in size.split("x"))
+            task = task_at(card.task, rows, columns)
+            blank = ((0,) * columns,) * rows
+            engine.solve([SolveRequest(task, blank, name, budget)])
+    return engine
+
+
+def end_process() -> NoReturn:
+    """End this replica as a crash would: Serve starts another, the gateway sends its orders there.
+
+    Called while the error that ended the engine is handled.
+    """
+    _log.exception("the engine's stepping thread has died; so does its replica")
+    logging.shutdown()
+    os._exit(1)
 
 
 def replica_name() -> str:

@@ -46,7 +46,7 @@ def build_api(
     )
     api.add_middleware(Gate, max_body_bytes=settings.max_body_bytes, on_reject=metrics.reject)
 
-    async def tell(request: Request, error: Exception) -> Response:
+    async def answer_problem(request: Request, error: Exception) -> Response:
         refusal = refusal_of(error)
         if refusal is None:
             raise error
@@ -54,7 +54,7 @@ def build_api(
         return problem_response(refusal, request.state.request_id)
 
     for kind in (RequestValidationError, HTTPException, Refusal):
-        api.add_exception_handler(kind, tell)
+        api.add_exception_handler(kind, answer_problem)
 
     @api.post(
         "/solve",

@@ -9,9 +9,10 @@ from __future__ import annotations
 import uuid
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field
 
 from eqr_core.engine.answer import MAX_NOISE, MAX_PRIORITY, MAX_SEED
+from eqr_core.engine.budget import Budget, Stop
 
 Score = Annotated[float | None, Field(description="Relative residual; null when not finite.")]
 GridRows = list[list[int | str]]
@@ -28,8 +29,10 @@ class RequestModel(BaseModel):
 class BudgetBody(RequestModel):
     """What a solve may spend; the engine checks the limits."""
 
-    depth: int = Field(default=64, description="Most iterations (outer steps) of one trajectory.")
-    breadth: int = Field(default=16, description="Most trajectories.")
+    depth: int = Field(
+        default=Budget.depth, description="Most iterations (outer steps) of one trajectory."
+    )
+    breadth: int = Field(default=Budget.breadth, description="Most trajectories.")
     nfe: int | None = Field(default=None, description="Most outer steps over all trajectories.")
     deadline_ms: float | None = Field(
         default=None, description="Time after which the best answer so far is returned."
@@ -38,7 +41,7 @@ class BudgetBody(RequestModel):
         default=None,
         description="Residual at which a trajectory counts as converged; default: the model's",
     )
-    stop: Literal["converged", "verified", "exhausted"] = "converged"
+    stop: Stop = Budget.stop
 
 
 class SolveBody(RequestModel):
@@ -46,7 +49,8 @@ class SolveBody(RequestModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"grid": EXAMPLE_GRID}]})
 
-    grid: JsonValue = Field(
+    # Any: the parser of grids tells what is wrong, and at which place.
+    grid: Any = Field(
         description="Rows of integers (0: blank), or one string of digits ('.' or '0': blank).",
         json_schema_extra={
             "anyOf": [
@@ -58,7 +62,7 @@ class SolveBody(RequestModel):
     )
     task: str | None = Field(default=None, max_length=64, description="Default: from the grid.")
     model: str | None = Field(
-        default=None, max_length=128, description="Default: from the grid's shape."
+        default=None, min_length=1, max_length=128, description="Default: from the grid's shape."
     )
     budget: BudgetBody = BudgetBody()
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Same seed, same answer.")
@@ -70,7 +74,10 @@ class SolveBody(RequestModel):
         default=0, ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="Smaller goes first."
     )
     include: tuple[Literal["trajectories", "history"], ...] = Field(
-        default=(), max_length=2, strict=False, description="What else the answer should hold."
+        default=(),
+        max_length=2,
+        strict=False,
+        description="What else the answer should hold; history of at most 100,000 iterations.",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -21,8 +22,14 @@ class SettingsError(EqrError):
     exit_code = 2
 
 
-def _usable_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def usable_cpus(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """CPUs this process may run on, and no more than its container's quota pays for."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        limit, period = quota.read_text().split()
+        return max(1, min(cpus, int(limit) // int(period)))
+    except (OSError, ValueError):  # no such file here, or "max"
+        return cpus
 
 
 class Settings(BaseSettings):
@@ -48,10 +55,10 @@ class Settings(BaseSettings):
     )
     replicas: int = Field(default=1, ge=1, le=64, description="Solver replicas.")
     cpus: int = Field(
-        default_factory=_usable_cpus, ge=1, le=1024, description="CPUs the local Ray may use."
+        default_factory=usable_cpus, ge=1, le=1024, description="CPUs the local Ray may use."
     )
     max_body_bytes: int = Field(
-        default=1 << 20, ge=1024, le=1 << 26, description="Largest request body, in bytes."
+        default=1 << 16, ge=1024, le=1 << 26, description="Largest request body, in bytes."
     )
     deadline_ms: float = Field(
         default=60_000.0,

@@ -1,6 +1,7 @@
 """What can go wrong for a client of the service.
 
 ClientError
+├── RequestUnsendable     the address or the body cannot be sent
 ├── ConnectionFailed      no answer came: refused, cut off, or out of the client's own time
 ├── AnswerUnreadable      what came is neither an answer nor a problem document: another server?
 └── ServiceError          a problem document; has status, code, detail, errors, request_id
@@ -20,6 +21,12 @@ from service.schemas import FieldProblem, ProblemDocument
 
 class ClientError(EqrError):
     """Base of all errors of the clients; its message is one line."""
+
+
+class RequestUnsendable(ClientError):
+    """The address or the body cannot be sent; nothing was."""
+
+    exit_code = 2
 
 
 class ConnectionFailed(ClientError):

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from service.client.errors import AnswerUnreadable, ConnectionFailed, service_error
+from service.client.errors import (
+    AnswerUnreadable,
+    ConnectionFailed,
+    RequestUnsendable,
+    service_error,
+)
 from service.schemas import ModelAnswer, ModelsAnswer, ProblemDocument, SolveAnswer
 
-DEFAULT_TIMEOUT = httpx.Timeout(120.0, connect=5.0)
+DEFAULT_TIMEOUT = httpx.Timeout(None, connect=5.0)
+"""A solve may take as long as its deadline, which the service keeps."""
+
+JSON_HEADERS = {"Content-Type": "application/json"}
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -56,7 +66,7 @@ class EqrClient:
         timeout: httpx.Timeout = DEFAULT_TIMEOUT,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._http = httpx.Client(base_url=_base(server), timeout=timeout, transport=transport)
+        self._http = httpx.Client(base_url=_address(server), timeout=timeout, transport=transport)
 
     def solve(self, grid: Any, **options: Any) -> SolveAnswer:
         """Solve one grid; `options` are those of `solve_body`."""
@@ -68,11 +78,13 @@ class EqrClient:
 
     def model(self, name: str) -> ModelAnswer:
         """One model by its name."""
-        return self._send("GET", f"/models/{name}", ModelAnswer)
+        return self._send("GET", _model_path(name), ModelAnswer)
 
     def _send(self, method: str, path: str, kind: type[Body], body: Any = None) -> Body:
         try:
-            response = self._http.request(method, path, json=body)
+            response = self._http.request(
+                method, path, content=_json(body), headers=JSON_HEADERS if body else None
+            )
         except httpx.HTTPError as error:
             raise _connection_failed(self._http.base_url, error) from None
         return _read(response, kind)
@@ -103,7 +115,9 @@ class AsyncEqrClient:
         timeout: httpx.Timeout = DEFAULT_TIMEOUT,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._http = httpx.AsyncClient(base_url=_base(server), timeout=timeout, transport=transport)
+        self._http = httpx.AsyncClient(
+            base_url=_address(server), timeout=timeout, transport=transport
+        )
 
     async def solve(self, grid: Any, **options: Any) -> SolveAnswer:
         """Solve one grid; `options` are those of `solve_body`."""
@@ -115,11 +129,13 @@ class AsyncEqrClient:
 
     async def model(self, name: str) -> ModelAnswer:
         """One model by its name."""
-        return await self._send("GET", f"/models/{name}", ModelAnswer)
+        return await self._send("GET", _model_path(name), ModelAnswer)
 
     async def _send(self, method: str, path: str, kind: type[Body], body: Any = None) -> Body:
         try:
-            response = await self._http.request(method, path, json=body)
+            response = await self._http.request(
+                method, path, content=_json(body), headers=JSON_HEADERS if body else None
+            )
         except httpx.HTTPError as error:
             raise _connection_failed(self._http.base_url, error) from None
         return _read(response, kind)
@@ -140,8 +156,24 @@ class AsyncEqrClient:
         await self.close()
 
 
-def _base(server: str) -> str:
-    return server if "://" in server else f"http://{server}"
+def _model_path(name: str) -> str:
+    return f"/models/{quote(name, safe='')}"
+
+
+def _address(server: str) -> httpx.URL:
+    try:
+        return httpx.URL(server if "://" in server else f"http://{server}")
+    except (httpx.InvalidURL, ValueError) as error:
+        raise RequestUnsendable(f"server {server[:200]!r} is no address: {error}") from None
+
+
+def _json(body: dict[str, Any] | None) -> bytes | None:
+    if body is None:
+        return None
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise RequestUnsendable(f"the body cannot be sent as JSON: {error}") from None
 
 
 def _connection_failed(server: httpx.URL, error: httpx.HTTPError) -> ConnectionFailed:

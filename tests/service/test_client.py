@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from eqr_core.errors import EqrError
-from service.client import AnswerUnreadable, ConnectionFailed, EqrClient, TooManyRequests
+from eqr_core.model.checkpoint import update_card
+from service.client import (
+    AnswerUnreadable,
+    ClientError,
+    ConnectionFailed,
+    EqrClient,
+    RequestUnsendable,
+    TooManyRequests,
+)
 from service.problems import Refusal
 from tests.checkpoints import save_random
 
@@ -54,6 +64,38 @@ def test_a_problem_is_an_error_with_its_fields(stranger: str) -> None:
     assert isinstance(error, EqrError)
 
 
+@pytest.mark.parametrize("server", ["http://[::1", "http://a:99999", "", "ftp://127.0.0.1"])
+def test_an_address_that_is_none_is_told(server: str) -> None:
+    with pytest.raises(ClientError), EqrClient(server) as client:
+        client.models()
+
+
+def test_what_json_cannot_say_is_told(stranger: str) -> None:
+    with EqrClient(stranger) as client, pytest.raises(RequestUnsendable, match="JSON"):
+        client.solve("1" * 16, noise=float("nan"))
+
+
+def test_the_name_of_a_model_is_one_part_of_the_path(stranger: str) -> None:
+    with EqrClient(stranger) as client, pytest.raises(AnswerUnreadable, match="models/a%2Ffull"):
+        client.model("a/full")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--tolerance", "nan"], "tolerance"),
+        (["--noise", "nan"], "noise"),
+        (["--seed", "-1"], "seed"),
+        (["--server", "http://[::1"], "address"),
+    ],
+)
+def test_what_cannot_be_sent_is_told_in_one_line(arguments: list[str], word: str) -> None:
+    done = eqr("solve", "." * 16, "--server", "http://127.0.0.1:9", *arguments)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.count("\n") == 1
+    assert word in done.stderr
+
+
 def test_no_server_is_told(stranger: str) -> None:
     with EqrClient("http://127.0.0.1:9") as client, pytest.raises(ConnectionFailed):
         client.models()
@@ -76,12 +118,39 @@ def test_a_command_without_its_packages_says_what_to_install(
     assert "eqr[service]" in done.stderr
 
 
-def serve(*flags: str) -> subprocess.CompletedProcess[str]:
+def eqr(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from service.cli import main; main()", "serve", *flags],
+        [sys.executable, "-c", "from service.cli import main; main()", *arguments],
         capture_output=True,
         text=True,
     )
+
+
+def demo(*flags: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "service.demo", *flags],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **variables},
+    )
+
+
+def test_the_demonstration_tells_what_is_wrong_in_one_line(stranger: str) -> None:
+    taken = stranger.rpartition(":")[2]
+    for flags, variables, code, word in (
+        (["--port", "0"], {}, 2, "port"),
+        (["--port", taken], {}, 1, taken),
+        ([], {"EQR_COLOUR": "red"}, 2, "EQR_COLOUR"),
+    ):
+        done = demo(*flags, **variables)
+        assert done.returncode == code, done.stderr
+        assert done.stderr.count("\n") == 1
+        assert word in done.stderr
+
+
+def resized(folder: Path, size: str) -> None:
+    """A checkpoint whose card names a size that its task does not have."""
+    update_card(folder, replace(save_random(folder), sizes=(size,)))
 
 
 def test_serve_tells_what_it_cannot_serve_in_one_line(stranger: str, tmp_path: Path) -> None:
@@ -91,14 +160,19 @@ def test_serve_tells_what_it_cannot_serve_in_one_line(stranger: str, tmp_path: P
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
+    resized(tmp_path / "resized", "5x5")
     taken = stranger.rpartition(":")[2]
+    twice = f"{tmp_path / 'good'},{tmp_path / 'again'}"
+    save_random(tmp_path / "again")
     for flags, code, word in (
         (["--port", "0"], 2, "port"),
         (["--models", "nobody"], 2, "nobody"),
         (["--models", str(tmp_path / "bad")], 2, "digest"),
+        (["--models", str(tmp_path / "resized")], 2, "5x5"),
+        (["--models", twice], 2, "two checkpoints"),
         (["--models", str(tmp_path / "good"), "--port", taken], 1, taken),
     ):
-        done = serve(*flags)
+        done = eqr("serve", *flags)
         assert (done.returncode, done.stdout) == (code, ""), done.stderr
         assert done.stderr.count("\n") == 1
         assert word in done.stderr

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from eqr_core.errors import EngineStopped
 from service.gate import Gate
 from service.problems import TITLES, Refusal, refusal_of
 
@@ -77,3 +78,11 @@ def test_every_code_makes_a_document() -> None:
         assert refusal_of(refusal) is refusal
         assert ("Retry-After" in refusal.headers) == (status in (429, 503))
     assert refusal_of(RuntimeError("unforeseen")) is None
+
+
+@pytest.mark.parametrize("error", [EngineStopped("a secret"), TimeoutError("a secret")])
+def test_what_happened_inside_is_not_told(error: Exception) -> None:
+    refusal = refusal_of(error)
+    assert refusal is not None
+    assert refusal.detail
+    assert "secret" not in refusal.detail

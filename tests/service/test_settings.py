@@ -1,19 +1,13 @@
 from __future__ import annotations
 
 import inspect
+import os
+from pathlib import Path
 
 import pytest
 
 from service.cli import serve
-from service.settings import Settings, SettingsError, read_settings
-
-
-@pytest.fixture(autouse=True)
-def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
-    for name in [name for name in os.environ if name.upper().startswith("EQR_")]:
-        monkeypatch.delenv(name)
+from service.settings import Settings, SettingsError, read_settings, usable_cpus
 
 
 def test_flags_win_over_variables_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,3 +48,14 @@ def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("EQR_SLOT", "5")
     with pytest.raises(SettingsError, match="EQR_SLOT"):
         read_settings()
+
+
+@pytest.mark.parametrize(
+    ("quota", "cpus"),
+    [("100000 100000\n", 1), ("50000 100000\n", 1), ("max 100000\n", None), (None, None)],
+)
+def test_a_quota_limits_the_cpus(tmp_path: Path, quota: str | None, cpus: int | None) -> None:
+    file = tmp_path / "cpu.max"
+    if quota is not None:
+        file.write_text(quota)
+    assert usable_cpus(file) == (cpus or len(os.sched_getaffinity(0)))
