@@ -2,11 +2,12 @@
 
 EqrError
 ├── GridError            a grid that no task accepts, or that breaks its task's rules
-├── BudgetError          a budget outside its limits
+├── BudgetError          a budget, seed, noise, selection or priority outside its limits
 ├── ModelError           an unknown model, or one that does not fit the grid
 │   └── CheckpointError  a checkpoint that cannot be read, or whose digest is wrong
 ├── RecipeError          a training recipe with an unknown or impossible field
 ├── DataError            a puzzle file or packed data set that cannot be read
+├── TrainingError        a run that cannot go on
 ├── QueueFull            the engine's waiting line is full
 ├── DeadlineExceeded     a deadline that passed before any outer step
 └── EngineStopped        the engine no longer takes or finishes work
@@ -14,6 +15,7 @@ EqrError
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass
 
 
@@ -44,7 +46,7 @@ class GridError(EqrError):
 
 
 class BudgetError(EqrError):
-    """A budget field outside its limits. `field` names it."""
+    """A field of a budget or a request outside its limits. `field` names it."""
 
     def __init__(self, field: str, message: str) -> None:
         self.field = field
@@ -67,6 +69,10 @@ class DataError(EqrError):
     """A puzzle file or packed data set that cannot be read."""
 
 
+class TrainingError(EqrError):
+    """A training run that cannot go on; its last saved state is untouched."""
+
+
 class QueueFull(EqrError):
     """The engine's waiting line is full; try again later."""
 
@@ -77,3 +83,16 @@ class DeadlineExceeded(EqrError):
 
 class EngineStopped(EqrError):
     """The engine has been stopped, or its stepping thread has died."""
+
+
+HUGE = 10**20
+"""Integers from here on are not printed; Python refuses to print thousands of digits."""
+
+
+def shown(value: object) -> str:
+    """`value` for a message, short whatever it is."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value) if abs(value) < HUGE else "an integer of more than 20 digits"
+    if value is None or isinstance(value, str | float | bool):
+        return reprlib.repr(value)
+    return f"a value of type {type(value).__name__}"

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -255,11 +257,62 @@ def test_train_refuses_in_one_line(tmp_path: Path) -> None:
     out = ("--out", tmp_path / "run")
     assert "no recipe 'chess'" in refused("train", "chess", *out)
     assert "no such file" in refused("train", "sudoku4", *out, "--data", tmp_path / "none.csv")
-    assert "no run to resume" in refused("train", "sudoku4", *out, "--resume")
+    assert "--minutes" in refused("train", "sudoku4", *out, "--minutes", "nan")
     assert not (tmp_path / "run").exists()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "state.safetensors").touch()
-    assert "give --resume" in refused("train", "sudoku4", *out)
+    assert "not a training state" in refused("train", "sudoku4", *out)
+
+
+TINY_RECIPE = """
+name = "tiny"
+steps = 100000
+validate_every = 100000
+validation_rows = 5
+[operator]
+task = "sudoku"
+mixer = "units"
+hidden = 8
+blocks = 1
+cycles = 1
+updates = 2
+states = "single"
+constraint_kinds = 3
+[[puzzles]]
+size = "4x4"
+share = 1
+batch = 4
+generate = 30
+clues = [4, 6]
+"""
+
+
+def test_train_goes_on_where_it_stopped_and_ends_130_on_ctrl_c(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY_RECIPE)
+    command = [sys.executable, "-m", "eqr_core.cli", "train", "tiny.toml"]
+    # No compiler: runs uncompiled, and says so.
+    options: dict[str, Any] = {
+        "cwd": tmp_path,
+        "text": True,
+        "stderr": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+    }
+    env = {**os.environ, "CXX": "no-such-compiler", "PYTHONPATH": str(ROOT)}
+    first = subprocess.run([*command, "--minutes", "0"], env=env, check=True, **options)
+    assert "1 of 100000 steps" in first.stdout
+    assert "no C++ compiler" in first.stderr
+    with subprocess.Popen(command, env=env, **options) as process:
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        assert any("going on from step 1 in runs/tiny" in line for line in lines)
+        assert any(line.startswith("step 50,") for line in lines)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate()
+    assert process.returncode == 130
+    done = int(output.split()[1])
+    assert done >= 50
+    again = subprocess.run([*command, "--minutes", "0"], env=env, check=True, **options)
+    assert f"{done + 1} of 100000 steps" in again.stdout
 
 
 def test_unknown_commands_are_bad_usage() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 import tomllib
@@ -65,6 +66,16 @@ def test_every_file_of_the_packages_is_installed_with_them() -> None:
         if file.is_file() and file.suffix not in (".py", ".pyc")
     }
     assert there - installed == set()
+
+
+def test_the_library_alone_brings_no_package_of_the_service() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed, extra = (
+        {re.split(r"[^\w-]", line)[0] for line in lines}
+        for lines in (project["dependencies"], project["optional-dependencies"]["service"])
+    )
+    assert {"ray", "fastapi", "redis", "grpcio", "pydantic"} <= extra
+    assert not needed & extra
 
 
 def run(script: str) -> str:

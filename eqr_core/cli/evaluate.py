@@ -74,12 +74,12 @@ def evaluate(
             selection=cast(Any, selection),
             on_answer=on_answer,
         )
-    if record:
-        record_report(find_checkpoint(model), report, data.name)
     if as_json is None:
         _print(report)
     else:
         write_json(as_json, report.to_dict())
+    if record:
+        record_report(find_checkpoint(model), report, data.name)
 
 
 def parity(

@@ -8,20 +8,23 @@ from typing import Annotated
 
 import typer
 
-from eqr_core.errors import DataError, RecipeError
+from eqr_core.errors import DataError
+
+INTERRUPTED = 130
 
 
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe, or a TOML file.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; runs/NAME if not given.")
+    ] = None,
     data: Annotated[
         list[Path] | None, typer.Option(help="Puzzle file; give the option again for more.")
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after so long.", min=0)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed in place of the recipe's.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:
-    """Train a checkpoint into OUT/best. What was interrupted goes on with --resume."""
+    """Train a checkpoint into OUT/best; where OUT holds this run already, go on with it."""
     for path in data or []:
         if not path.is_file():
             raise DataError(f"{path}: no such file")
@@ -32,14 +35,12 @@ def train(
     chosen = load_recipe(recipe)
     if seed is not None:
         chosen = replace(chosen, seed=seed)
-    if resume != (out / "state.safetensors").is_file():
-        there = "no run to resume" if resume else "a run; give --resume to go on with it"
-        raise RecipeError(f"{out} holds {there}")
-    trainer = Trainer(chosen, out, data or [])
-    if resume:
-        trainer.resume()
+    folder = out or Path("runs") / chosen.name
+    trainer = Trainer(chosen, folder, data or [], report=lambda text: typer.echo(text, err=True))
+    if trainer.resume():
+        typer.echo(f"going on from step {trainer.done} in {folder}", err=True)
     best = trainer.run(minutes)
-    typer.echo(
-        f"{chosen.name}: {trainer.done} of {chosen.steps} steps, best validation accuracy "
-        f"{best:.1%}, checkpoint in {out / 'best'}"
-    )
+    accuracy = "not validated yet" if best < 0 else f"best validation accuracy {best:.1%}"
+    typer.echo(f"{chosen.name}: {trainer.done} of {chosen.steps} steps, {accuracy}, in {folder}")
+    if trainer.interrupted:
+        raise typer.Exit(INTERRUPTED)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from eqr_core.data.puzzles import PuzzleRow, digit_tokens, read_puzzles
 from eqr_core.errors import DataError
-from eqr_core.tasks.sudoku import BOXES, DIGITS
+from eqr_core.tasks.sudoku import BOXES, DIGITS, Sudoku
 
 ARRAYS = ("question", "answer", "rating", "source", "sources")
 SIZES = {n * n: n for n in BOXES}
@@ -103,9 +103,12 @@ def pack(rows: Iterable[PuzzleRow]) -> PackedPuzzles:
         source.append(names.setdefault(row.source, len(names)))
     if not questions:
         raise DataError("there are no puzzles to pack")
+    solved = digit_tokens(answers)
+    if (wrong := _first_unsolved(solved)) is not None:
+        raise DataError(f"row {wrong + 1}: the answer breaks the rules")
     return PackedPuzzles(
         digit_tokens(questions),
-        digit_tokens(answers),
+        solved,
         np.array(ratings, dtype=np.int32),
         np.array(source, dtype=np.int32),
         tuple(names),
@@ -157,7 +160,9 @@ def load(path: Path) -> PackedPuzzles:
             arrays = {name: file[name] for name in ARRAYS}
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a packed puzzle file: {error}") from None
-    rows, cells = len(arrays["question"]), arrays["question"].shape[-1]
+    if arrays["question"].ndim != 2:
+        raise DataError(f"{path}: question has {arrays['question'].ndim} axes; it must have 2")
+    rows, cells = arrays["question"].shape
     expected = {
         "question": ("uint8", (rows, cells)),
         "answer": ("uint8", (rows, cells)),
@@ -180,6 +185,19 @@ def load(path: Path) -> PackedPuzzles:
     )
 
 
+def _first_unsolved(answer: npt.NDArray[np.uint8]) -> int | None:
+    """Index of the first answer [rows, cells] whose rows, columns or boxes repeat a digit."""
+    task = Sudoku(BOXES[SIZES[answer.shape[1]]])
+    grid = answer.reshape(len(answer), *task.layout.axes[:4])
+    units = (grid, grid.transpose(0, 3, 4, 1, 2), grid.transpose(0, 1, 3, 2, 4))
+    digits = np.arange(2, task.n + 2, dtype=np.uint8)
+    bad = np.zeros(len(answer), dtype=np.bool_)
+    for unit in units:
+        sets = np.sort(unit.reshape(len(answer), task.n, task.n), axis=-1)
+        bad |= (sets != digits).any((1, 2))
+    return int(bad.argmax()) if bad.any() else None
+
+
 def _check_values(path: Path, arrays: dict[str, npt.NDArray[np.generic]], cells: int) -> None:
     if cells not in SIZES or not len(arrays["question"]):
         raise DataError(f"{path}: grids of {cells} cells; a Sudoku has {list(SIZES)}")
@@ -192,3 +210,8 @@ def _check_values(path: Path, arrays: dict[str, npt.NDArray[np.generic]], cells:
                 f"{path}: {name} holds {values.min()} to {values.max()}; the limit is "
                 f"{low} to {high}"
             )
+    question, answer = arrays["question"], arrays["answer"]
+    if ((question != 1) & (question != answer)).any():
+        raise DataError(f"{path}: an answer does not extend its question")
+    if (wrong := _first_unsolved(answer.astype(np.uint8))) is not None:
+        raise DataError(f"{path}: answer {wrong + 1} breaks the rules")

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eqr_core.data.packed import PackedPuzzles
-from eqr_core.errors import DataError
+from eqr_core.errors import DataError, ModelError
 from eqr_core.evaluation.shares import Share
 from eqr_core.evaluation.trace import Traces, follow
 from eqr_core.model.card import Card
@@ -124,14 +124,18 @@ def calibrate(
 ) -> Card:
     """Calibrate the checkpoint in `folder` on `puzzles` and write the result into its card.
 
-    The puzzles must be held out from training, and from the data the results are stated on.
+    The puzzles must be held out from training, and from the data the results are stated on. The
+    intervals take the trajectories of one puzzle for independent, which makes them narrow.
     """
     for name, share in (("target", target), ("least_recall", least_recall)):
         if not 0 < share <= 1:
             raise DataError(f"{name} is {share}; it must be above 0 and at most 1")
     weights, card = load_checkpoint(folder)
     side = round(puzzles.cells**0.5)
-    operator = build_operator(weights, card, task_at(card.task, side, side))
+    task = task_at(card.task, side, side)
+    if task.size not in card.sizes:
+        raise ModelError(f"{card.name} solves {', '.join(card.sizes)}, not {task.size}")
+    operator = build_operator(weights, card, task)
     traces = follow(
         operator,
         puzzles,

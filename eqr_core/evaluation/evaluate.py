@@ -98,6 +98,7 @@ def evaluate(
         data=data,
         depth=budget.depth,
         breadth=budget.breadth,
+        nfe=budget.nfe,
         stop=budget.stop,
         tolerance=card.tolerance if budget.tolerance is None else budget.tolerance,
         noise=noise,
@@ -129,15 +130,27 @@ def _solve(engine: Engine, requests: list[SolveRequest]) -> Iterable[tuple[int, 
             yield places[answer.id], answer
 
 
+TERMS = ("data", "depth", "breadth", "nfe", "tolerance", "stop", "selection", "noise")
+"""What two reports must share to be on the same thing."""
+
+
 def record_report(folder: Path, report: Report, data: str) -> Card:
     """Add `report` to the results in the card of `folder`; `data` is how the card names the file.
 
-    A report on the same file with the same budget takes the place of the earlier one.
+    A report on the same terms takes the place of an earlier one on as many rows or fewer.
+    ModelError where the checkpoint has changed since, DataError where more rows are on record.
     """
     card = read_card(folder)
-    result = {**report.to_dict(), "data": data}
-    key = ("data", "depth", "breadth", "stop", "selection", "noise")
-    others = [r for r in card.results if any(r.get(name) != result[name] for name in key)]
-    card = replace(card, results=(*others, json.loads(json.dumps(result))))
+    if card.digest != report.digest:
+        raise ModelError(f"{card.name}: the checkpoint has changed since; nothing was recorded")
+    result = json.loads(json.dumps({**report.to_dict(), "data": data}))
+    same = [r for r in card.results if all(r.get(name) == result[name] for name in TERMS)]
+    for earlier in same:
+        if earlier["rows"] > report.rows:
+            raise DataError(
+                f"rows is {report.rows}; the card already has this on {earlier['rows']} rows"
+            )
+    others = [r for r in card.results if r not in same]
+    card = replace(card, results=(*others, result))
     update_card(folder, card)
     return card

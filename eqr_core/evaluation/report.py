@@ -37,6 +37,7 @@ class Report:
     rows: int
     depth: int
     breadth: int
+    nfe: int | None
     stop: str
     tolerance: float | None
     noise: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,15 +17,19 @@ from eqr_core.errors import RecipeError
 from eqr_core.model.card import Card
 from eqr_core.model.checkpoint import save_checkpoint
 from eqr_core.model.operator import Operator
+from eqr_core.training.compiling import can_compile
+from eqr_core.training.curve import CurveFiles, Window
 from eqr_core.training.optimizer import Average, Optimizers
 from eqr_core.training.progress import Display
-from eqr_core.training.puzzles import Source, open_sources
+from eqr_core.training.puzzles import open_puzzles
 from eqr_core.training.recipe import Recipe
 from eqr_core.training.segment import Segment
 from eqr_core.training.state import generator_tensor, load_state, save_state
 from eqr_core.training.validate import Validator
 
 SAVE_EVERY_SECONDS = 60.0
+CURVE_EVERY = 50
+"""Optimiser steps that one line of the curve sums up."""
 
 
 class Trainer:
@@ -38,30 +42,39 @@ class Trainer:
     """
 
     def __init__(
-        self, recipe: Recipe, folder: Path, files: Sequence[Path] = (), *, fast: bool = True
+        self,
+        recipe: Recipe,
+        folder: Path,
+        files: Sequence[Path] = (),
+        *,
+        compiled: bool = True,
+        report: Callable[[str], None] = lambda text: None,
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        """Read or generate the puzzles. `compiled` needs a C++ compiler; without one, eager.
+
+        `report` is called with a line now and then before the run shows its own progress.
+        """
+        if compiled and not can_compile():
+            report("no C++ compiler found: training runs uncompiled, a few times slower")
+            compiled = False
         self.recipe = recipe
         self.folder = folder
         torch.manual_seed(recipe.seed)
-        self.sources: list[Source] = open_sources(recipe, files, print)
-        for source in self.sources:
-            source.validation.save(folder / f"held-out-{source.mix.size}.npz")
+        self.sets = open_puzzles(recipe, files, report)
         self.generator = Generator().manual_seed(recipe.seed)
-        self.operator = Operator(recipe.operator, self.sources[0].task)
+        self.operator = Operator(recipe.operator, self.sets[0].task)
         self.segments = [
-            Segment(self.operator, source, recipe, self.generator, fast) for source in self.sources
+            Segment(self.operator, one, recipe, self.generator, compiled) for one in self.sets
         ]
-        self.validators = [
-            Validator(self.operator, source, recipe, fast) for source in self.sources
-        ]
+        self.validators = [Validator(self.operator, one, recipe, compiled) for one in self.sets]
         self.optimizers = Optimizers(self.operator, recipe)
         self.average = Average(self.operator, recipe.ema)
+        self.window = Window()
         self.done = 0
         self.samples = 0
         self.seconds = 0.0
         self.best = -1.0
-        self.stopping = False
+        self.interrupted = False
 
     @property
     def state_path(self) -> Path:
@@ -79,45 +92,55 @@ class Trainer:
                     f"{self.state_path}: the run was started with another {name}; "
                     "give the same one, or another folder"
                 )
-        self.operator.load_state_dict(groups["weights"])
-        for name, value in groups["average"].items():
-            self.average.shadow[name].copy_(value)
-        self.optimizers.restore(groups["optimizer"])
-        for index, segment in enumerate(self.segments):
-            segment.restore(groups[f"segment{index}"])
-        self.generator.set_state(groups["generator"]["position"])
-        self.done, self.samples = values["done"], values["samples"]
-        self.seconds, self.best = values["seconds"], values["best"]
+        try:
+            self.operator.load_state_dict(groups["weights"])
+            for name, value in self.average.shadow.items():
+                value.copy_(groups["average"][name])
+            self.optimizers.restore(groups.get("optimizer", {}))
+            for index, segment in enumerate(self.segments):
+                segment.restore(groups[f"segment{index}"])
+            self.generator.set_state(groups["generator"]["position"])
+            self.done, self.samples = values["done"], values["samples"]
+            self.seconds, self.best = values["seconds"], values["best"]
+        except (KeyError, RuntimeError) as error:
+            raise RecipeError(f"{self.state_path}: incomplete training state: {error}") from None
         return True
 
     def run(self, minutes: float | None = None) -> float:
         """Train until the recipe's steps are done, `minutes` have passed, or SIGINT or SIGTERM.
 
-        Returns the best validation accuracy. The state is saved at least every minute and at
-        the end, whatever ended it.
+        Returns the best validation accuracy, −1 before the first; `interrupted` says whether a
+        signal ended it. The state is saved every minute and at the end. TrainingError leaves
+        the last saved state as it is.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for one in self.sets:
+            one.validation.save(self.folder / f"held-out-{one.mix.size}.npz")
+        files = CurveFiles(self.folder, self.done)
         started = saved = time.monotonic()
         before = self.seconds
-        limit = None if minutes is None else minutes * 60
-        handlers = {s: signal.signal(s, self._stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        limit = float("inf") if minutes is None else minutes * 60
+        handlers = {s: signal.signal(s, self._interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
-            with Display(self.folder, self.recipe.name, self.recipe.steps, self.done) as display:
-                while self.done < self.recipe.steps and not self.stopping:
-                    self._train_once(display)
+            with Display(self.recipe.name, self.recipe.steps, self.done) as display:
+                while self.done < self.recipe.steps and not self.interrupted:
+                    self._train_once()
                     now = time.monotonic()
                     self.seconds = before + now - started
-                    if self.done % self.recipe.validate_every == 0:
-                        self._validate(display)
+                    if self.done % CURVE_EVERY == 0:
+                        self._log(files, display)
+                    last = self.done == self.recipe.steps
+                    if last or self.done % self.recipe.validate_every == 0:
+                        self._validate(files, display)
                     if now - saved > SAVE_EVERY_SECONDS:
                         self.save()
-                        saved = time.monotonic()
-                    self.stopping |= limit is not None and now - started > limit
-                if self.done % self.recipe.validate_every:
-                    self._validate(display)
+                        saved = now
+                    if now - started >= limit:
+                        break
+                self.save()
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        self.save()
         return self.best
 
     def save(self) -> None:
@@ -138,10 +161,10 @@ class Trainer:
         }
         save_state(self.state_path, groups, values)
 
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.stopping = True
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted = True
 
-    def _train_once(self, display: Display) -> None:
+    def _train_once(self) -> None:
         segment = self._choose()
         span = self.recipe.reveal_until * self.recipe.steps
         reveal = self.recipe.reveal * max(0.0, 1 - self.done / span) if span else 0.0
@@ -149,20 +172,28 @@ class Trainer:
         norm = self.optimizers.step(self.done)
         self.average.update(self.done)
         self.done += 1
-        self.samples += segment.source.mix.batch
-        display.trained(self.done, self.samples, self.seconds, outcome, norm)
+        self.samples += segment.puzzles.mix.batch
+        self.window.outcomes.append(outcome)
+        self.window.norms.append(norm)
 
     def _choose(self) -> Segment:
-        shares = torch.tensor([source.mix.share for source in self.sources])
         if len(self.segments) == 1:
             return self.segments[0]
+        shares = torch.tensor([one.mix.share for one in self.sets])
         return self.segments[int(torch.multinomial(shares, 1, generator=self.generator))]
 
-    def _validate(self, display: Display) -> None:
+    def _log(self, files: CurveFiles, display: Display) -> None:
+        row, speed = self.window.row(), self.samples / max(self.seconds, 1e-9)
+        self.window = Window()
+        files.trained(self.done, self.samples, self.seconds, row, speed)
+        display.trained(self.done, self.seconds, row, speed)
+
+    def _validate(self, files: CurveFiles, display: Display) -> None:
         for index, validator in enumerate(self.validators):
             result = validator.measure(self.average.shadow)
             best = index == 0 and result.exact >= self.best
-            display.validated(self.done, self.seconds, result, best)
+            files.validated(self.done, self.seconds, result)
+            display.validated(self.done, result, best)
             if best:
                 self.best = result.exact
                 self._export()
@@ -173,14 +204,7 @@ class Trainer:
             name=self.recipe.name,
             task=self.recipe.operator.task,
             operator=self.recipe.operator,
-            sizes=(
-                *(source.mix.size for source in self.sources),
-                *self.recipe.untrained_sizes,
-            ),
-            digest="",
-            parameters=self.operator.parameter_count,
-            tolerance=None,
-            calibration={},
+            sizes=(*(one.mix.size for one in self.sets), *self.recipe.untrained_sizes),
             training={
                 **self._identity(),
                 "done": self.done,
@@ -188,10 +212,9 @@ class Trainer:
                 "seconds": round(self.seconds, 1),
                 "threads": torch.get_num_threads(),
                 "torch": torch.__version__,
-                "validation_rows": len(self.sources[0].validation),
+                "validation_rows": len(self.sets[0].validation),
                 "validation_exact": self.best,
             },
-            results=(),
         )
         save_checkpoint(self.folder / "best", weights, card)
 
@@ -199,6 +222,6 @@ class Trainer:
         """What a resumed run must share with the one it goes on from."""
         values = {
             "recipe": self.recipe.to_dict(),
-            "data": {source.mix.size: source.digest for source in self.sources},
+            "data": {one.mix.size: one.digest for one in self.sets},
         }
         return dict(json.loads(json.dumps(values)))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from eqr_core.errors import TrainingError
 from eqr_core.model.operator import Operator
 from eqr_core.training.recipe import Recipe
-
-NARROW = 4
-"""A matrix with a side this small is a table or a read-out, which Muon is not made for."""
 
 FINAL_LR = 0.02
 
@@ -20,9 +20,10 @@ class Optimizers:
     def __init__(self, operator: Operator, recipe: Recipe) -> None:
         matrices: list[Tensor] = []
         others: list[Tensor] = []
-        for parameter in operator.parameters():
-            wide = parameter.ndim == 2 and min(parameter.shape) > NARROW
-            (matrices if wide and recipe.optimizer == "muon" else others).append(parameter)
+        for name, parameter in operator.named_parameters():
+            # Muon is made for the matrices inside; the table and the heads are none of them.
+            inside = name.startswith("blocks.") and parameter.ndim == 2
+            (matrices if inside and recipe.optimizer == "muon" else others).append(parameter)
         self.recipe = recipe
         self.parameters = matrices + others
         self.parts: list[tuple[torch.optim.Optimizer, float]] = []
@@ -37,15 +38,23 @@ class Optimizers:
         self.parts.append((adamw, recipe.lr))
 
     def step(self, number: int) -> float:
-        """Clip, step and clear gradients for optimiser step `number`; returns their norm."""
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+        """Clip, step and clear gradients for optimiser step `number`; returns their norm.
+
+        TrainingError, before anything is changed, where the norm is not finite.
+        """
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip))
+        if not math.isfinite(norm):
+            raise TrainingError(
+                f"the gradient's norm is {norm} at optimiser step {number + 1}; "
+                "a lower matrix_lr and lr may help"
+            )
         scale = schedule(self.recipe, number)
         for optimizer, lr in self.parts:
             for group in optimizer.param_groups:
                 group["lr"] = lr * scale
             optimizer.step()
             optimizer.zero_grad()
-        return float(norm)
+        return norm
 
     def tensors(self) -> dict[str, Tensor]:
         """Every moment, by name, for the training state."""

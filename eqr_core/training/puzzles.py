@@ -6,27 +6,33 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from eqr_core.data import packed
 from eqr_core.data.generate import generate_sudoku
-from eqr_core.data.packed import PackedPuzzles, pack
-from eqr_core.errors import DataError, RecipeError
-from eqr_core.tasks import task_at
+from eqr_core.data.packed import PackedPuzzles, pack, read_packed
+from eqr_core.errors import DataError
 from eqr_core.tasks.base import Task
 from eqr_core.tasks.sudoku import Sudoku
-from eqr_core.training.recipe import Puzzles, Recipe
+from eqr_core.training.recipe import Recipe, SizeMix, task_of_size
 
 Report = Callable[[str], None]
-GENERATED_VALIDATION_SEED = 1
+
+LEAST_PUZZLES = 5
+"""Of one size: one held out, four to train on."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """Training and validation puzzles of one size; no puzzle is in both."""
+class TrainingSet:
+    """Training and validation puzzles of one size.
 
-    mix: Puzzles
+    No question is in both. An image of a training puzzle under the task's symmetries may be held
+    out, as with generated 4×4 puzzles, of which there are few classes: keep such images apart in
+    the data file where that matters.
+    """
+
+    mix: SizeMix
     task: Task
     question: Tensor
     """Tokens, uint8 [puzzles, tokens]."""
@@ -34,9 +40,10 @@ class Source:
     pools: tuple[Tensor, ...]
     """Rows to draw from, int64 each."""
     pool_shares: Tensor
-    """Probability of each pool, float32 [pools]."""
+    """Relative probability of each pool, float32 [pools]."""
     validation: PackedPuzzles
     digest: str
+    """Of the whole set, as read or generated."""
 
     def draw(self, count: int, reveal: float, generator: Generator) -> tuple[Tensor, Tensor]:
         """`count` random (question, answer) rows, uint8 [count, tokens].
@@ -44,7 +51,7 @@ class Source:
         Each question has a random share, at most `reveal`, of its solution cells filled in.
         """
         pool = torch.multinomial(self.pool_shares, count, replacement=True, generator=generator)
-        place = torch.rand(count, generator=generator)
+        place = torch.rand(count, generator=generator, dtype=torch.float64)
         rows = torch.stack(
             [
                 self.pools[k][int(p * len(self.pools[k]))]
@@ -59,56 +66,70 @@ class Source:
         return question, answer
 
 
-def open_sources(recipe: Recipe, files: Sequence[Path], report: Report) -> list[Source]:
-    """One source for each size of the recipe, from `files` or else generated."""
-    given = [packed.read_packed(path) for path in files]
-    sources = []
+def open_puzzles(recipe: Recipe, files: Sequence[Path], report: Report) -> list[TrainingSet]:
+    """One set for each size of the recipe, from `files` or else generated. DataError."""
+    given = [(path, read_packed(path)) for path in files]
+    sets = []
     for mix in recipe.puzzles:
-        task = _task(recipe.operator.task, mix.size)
-        found = [puzzles for puzzles in given if puzzles.cells == task.tokens]
+        task = task_of_size(recipe.operator.task, mix.size)
+        found = [puzzles for _, puzzles in given if puzzles.cells == task.tokens]
         if len(found) > 1:
             raise DataError(f"{len(found)} data files hold {mix.size} puzzles; give one a size")
-        puzzles = found[0] if found else _generate(recipe, mix, task, report)
-        train, validation = puzzles.split(min(recipe.validation_rows, len(puzzles) // 5), 0)
-        sources.append(
-            Source(
-                mix,
-                task,
-                torch.from_numpy(train.question),
-                torch.from_numpy(train.answer),
-                *_pools(train, mix.sources),
-                validation,
-                puzzles.digest,
+        if not found:
+            report(f"generating {mix.generate} puzzles of {mix.size}")
+        puzzles = found[0] if found else _generate(recipe, mix, task)
+        sets.append(_training_set(recipe, mix, task, puzzles, generated=not found))
+    wanted = {one.task.tokens for one in sets}
+    for path, puzzles in given:
+        if puzzles.cells not in wanted:
+            raise DataError(
+                f"{path}: grids of {puzzles.cells} cells; the recipe {recipe.name} has "
+                f"{', '.join(mix.size for mix in recipe.puzzles)}"
             )
+    return sets
+
+
+def _training_set(
+    recipe: Recipe, mix: SizeMix, task: Task, puzzles: PackedPuzzles, *, generated: bool
+) -> TrainingSet:
+    _, first = np.unique(puzzles.question, axis=0, return_index=True)
+    distinct = puzzles.take(np.sort(first))
+    if len(distinct) < LEAST_PUZZLES:
+        raise DataError(
+            f"{len(distinct)} different puzzles of {mix.size}; it takes {LEAST_PUZZLES} at least"
         )
-    unused = {p.cells for p in given} - {source.task.tokens for source in sources}
-    if unused:
-        raise DataError(f"a data file holds grids of {min(unused)} cells; the recipe has no such")
-    return sources
+    train, held_out = distinct.split(min(recipe.validation_rows, len(distinct) // 5), 0)
+    pools, shares = _pools(train, {} if generated else mix.sources, mix.size)
+    return TrainingSet(
+        mix=mix,
+        task=task,
+        question=torch.from_numpy(train.question),
+        answer=torch.from_numpy(train.answer),
+        pools=pools,
+        pool_shares=shares,
+        validation=held_out,
+        digest=puzzles.digest,
+    )
 
 
-def _pools(puzzles: PackedPuzzles, shares: dict[str, float]) -> tuple[tuple[Tensor, ...], Tensor]:
-    """The rows of each source with a share, and the shares; one pool of all where none has."""
-    pools, weights = [], []
-    for number, name in enumerate(puzzles.sources):
-        rows = torch.from_numpy((puzzles.source == number).nonzero()[0])
-        if shares.get(name, 0.0) > 0 and len(rows):
-            pools.append(rows)
-            weights.append(shares[name])
-    if not pools:
+def _pools(
+    puzzles: PackedPuzzles, shares: dict[str, float], size: str
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """The rows of each source that has a share, and the shares; without any, one pool of all."""
+    if not shares:
         return (torch.arange(len(puzzles)),), torch.ones(1)
-    return tuple(pools), torch.tensor(weights)
+    if unknown := sorted(set(shares) - set(puzzles.sources)):
+        raise DataError(
+            f"puzzles of {size}: sources.{unknown[0]} is not in the data file, which has "
+            f"{', '.join(puzzles.sources)}"
+        )
+    numbers = {name: number for number, name in enumerate(puzzles.sources)}
+    pools = [torch.from_numpy((puzzles.source == numbers[name]).nonzero()[0]) for name in shares]
+    kept = [(pool, share) for pool, share in zip(pools, shares.values(), strict=True) if len(pool)]
+    return tuple(pool for pool, _ in kept), torch.tensor([share for _, share in kept])
 
 
-def _task(name: str, size: str) -> Task:
-    rows, _, columns = size.partition("x")
-    if not (rows.isdigit() and columns.isdigit()):
-        raise RecipeError(f"puzzles.size is {size!r}; it must read like 9x9")
-    return task_at(name, int(rows), int(columns))
-
-
-def _generate(recipe: Recipe, mix: Puzzles, task: Task, report: Report) -> PackedPuzzles:
+def _generate(recipe: Recipe, mix: SizeMix, task: Task) -> PackedPuzzles:
     if not isinstance(task, Sudoku):
         raise DataError(f"no generator for {task.name}; give a data file")
-    report(f"generating {mix.generate} puzzles of {mix.size}")
     return pack(generate_sudoku(task, mix.generate, recipe.seed, mix.clues))

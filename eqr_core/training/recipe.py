@@ -2,36 +2,71 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from eqr_core.errors import ModelError, RecipeError
+from eqr_core.errors import GridError, ModelError, RecipeError
 from eqr_core.model.config import OperatorConfig
+from eqr_core.tasks import task_at
+from eqr_core.tasks.base import Task
 
 RECIPES = Path(__file__).parent / "recipes"
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+SIZE = re.compile(r"([0-9]{1,3})x([0-9]{1,3})")
 
 Optimizer = Literal["muon", "adamw"]
-Loss = Literal["stablemax", "softmax"]
 Precision = Literal["float32", "bfloat16"]
+
+WHOLE = {
+    "steps": (1, 10**9),
+    "depth": (2, 4096),
+    "warmup": (0, 10**9),
+    "seed": (0, 2**63 - 1),
+    "validation_rows": (1, 10**6),
+    "validate_every": (1, 10**9),
+    "batch": (1, 65_536),
+    "generate": (5, 10**8),
+}
+REAL = {
+    "exploration": (0.0, 1.0),
+    "q_weight": (0.0, 1e3),
+    "matrix_lr": (1e-9, 10.0),
+    "lr": (1e-9, 10.0),
+    "weight_decay": (0.0, 10.0),
+    "decay": (0.0, 1.0),
+    "clip": (1e-9, 1e9),
+    "ema": (0.0, 1.0),
+    "reveal": (0.0, 1.0),
+    "reveal_until": (0.0, 1.0),
+    "share": (1e-9, 1e9),
+}
 
 
 @dataclass(frozen=True)
-class Puzzles:
-    """Puzzles of one size in the mix."""
+class SizeMix:
+    """Puzzles of one size, and their part in the mix."""
 
     size: str
     share: float
-    """Share of the optimiser steps that train on this size."""
+    """Share of the optimiser steps that train on this size, relative to the other sizes."""
     batch: int
     generate: int
     """How many puzzles to generate where no data file of this size is given."""
     clues: tuple[int, int] | None = None
     """Fewest and most clues of a generated puzzle; None leaves out all that can be spared."""
     sources: dict[str, float] = field(default_factory=dict)
-    """Share of the samples to draw from each source of a data file; sources that are not named
-    give nothing. Empty, or with none of them in the file: every puzzle is as likely."""
+    """Share of the samples to draw from each source of a data file, relative to the others; a
+    source that is not named gives none. Empty: every puzzle is as likely. Generated puzzles are
+    always drawn evenly."""
+
+    def __post_init__(self) -> None:
+        _check_limits(self, f"puzzles of {self.size}: ")
+        for name, share in self.sources.items():
+            if not _is_a(int | float, share) or not share > 0:
+                raise RecipeError(f"puzzles of {self.size}: sources.{name} is {share!r}, not > 0")
 
 
 @dataclass(frozen=True)
@@ -40,18 +75,17 @@ class Recipe:
 
     name: str
     operator: OperatorConfig
-    puzzles: tuple[Puzzles, ...]
+    puzzles: tuple[SizeMix, ...]
     steps: int
     """Optimiser steps; each runs one outer step of every sample in the batch."""
     depth: int = 16
     """Outer steps after which a sample leaves the batch."""
     exploration: float = 0.1
     """Probability that a sample must first reach a random minimum of 2 to `depth` steps."""
-    loss: Loss = "stablemax"
     q_weight: float = 0.5
     """Weight of the halting loss."""
     optimizer: Optimizer = "muon"
-    """`muon` trains matrices with torch.optim.Muon and the rest with AdamW."""
+    """`muon` trains the blocks' matrices with torch.optim.Muon and the rest with AdamW."""
     matrix_lr: float = 0.02
     lr: float = 0.002
     weight_decay: float = 0.0
@@ -68,27 +102,29 @@ class Recipe:
     precision: Precision = "float32"
     seed: int = 0
     validation_rows: int = 300
+    """Puzzles of each size held out, or a fifth of them where there are few."""
     validate_every: int = 1000
     """Optimiser steps between two validations."""
     untrained_sizes: tuple[str, ...] = ()
     """Sizes the checkpoint is offered for without having seen them; never with `token`."""
 
     def __post_init__(self) -> None:
-        for name, allowed in (("optimizer", Optimizer), ("loss", Loss), ("precision", Precision)):
+        if not NAME.fullmatch(str(self.name)):
+            raise RecipeError(f"name is {self.name!r}; it must be letters, digits, - and _")
+        for name, allowed in (("optimizer", Optimizer), ("precision", Precision)):
             if getattr(self, name) not in get_args(allowed):
                 raise RecipeError(
                     f"{name} is {getattr(self, name)!r}; it must be one of "
                     f"{', '.join(get_args(allowed))}"
                 )
+        _check_limits(self, "")
+        sizes = [*(mix.size for mix in self.puzzles), *self.untrained_sizes]
         if not self.puzzles:
             raise RecipeError("puzzles is empty; the recipe needs at least one size")
-        positive = ("steps", "depth", "validate_every", "validation_rows", "clip", "lr")
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise RecipeError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("exploration", "decay", "ema", "reveal", "reveal_until"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise RecipeError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
+        if len(set(sizes)) < len(sizes):
+            raise RecipeError(f"a size stands twice among {', '.join(sizes)}")
+        for size in sizes:
+            task_of_size(self.operator.task, size)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the card and for resuming."""
@@ -96,26 +132,80 @@ class Recipe:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Recipe:
-        """A recipe from plain values; RecipeError names unknown and missing fields."""
-        values = dict(values)
-        known = {item.name for item in fields(Recipe)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise RecipeError(f"unknown fields: {', '.join(unknown)}")
+        """A recipe from plain values; RecipeError names unknown, missing and wrong fields."""
+        _check_fields(Recipe, values, "")
+        for name in ("puzzles", "untrained_sizes"):
+            if not isinstance(values.get(name, []), list | tuple):
+                raise RecipeError(f"{name} is {values[name]!r}; it must be a list")
+        if not isinstance(values["operator"], dict):
+            raise RecipeError(f"operator is {values['operator']!r}; it must be a table")
         try:
-            values["operator"] = OperatorConfig.from_dict(values["operator"])
-            values["puzzles"] = tuple(_puzzles(item) for item in values["puzzles"])
-            values["untrained_sizes"] = tuple(values.get("untrained_sizes", ()))
-            return Recipe(**values)
-        except KeyError as error:
-            raise RecipeError(f"the field {error} is missing") from None
-        except (TypeError, ModelError) as error:
+            operator = OperatorConfig.from_dict(values["operator"])
+        except ModelError as error:
             raise RecipeError(str(error)) from None
+        return Recipe(
+            **{
+                **values,
+                "operator": operator,
+                "puzzles": tuple(_size_mix(item) for item in values["puzzles"]),
+                "untrained_sizes": tuple(values.get("untrained_sizes", ())),
+            }
+        )
 
 
-def _puzzles(values: dict[str, Any]) -> Puzzles:
-    clues = values.get("clues")
-    return Puzzles(**{**values, "clues": None if clues is None else tuple(clues)})
+def task_of_size(name: str, size: str) -> Task:
+    """The task of that name at a size such as ``9x9``; RecipeError where there is none."""
+    match = SIZE.fullmatch(str(size))
+    if match is None:
+        raise RecipeError(f"size is {size!r}; it must read like 9x9")
+    try:
+        return task_at(name, int(match[1]), int(match[2]))
+    except (GridError, ModelError) as error:
+        raise RecipeError(str(error)) from None
+
+
+def _check_fields(kind: type, values: object, where: str) -> None:
+    if not isinstance(values, dict):
+        raise RecipeError(f"{where}{values!r} is not a table")
+    known = {item.name for item in fields(kind)}
+    needed = {
+        item.name
+        for item in fields(kind)
+        if item.default is MISSING and item.default_factory is MISSING
+    }
+    if unknown := sorted(set(values) - known):
+        raise RecipeError(f"{where}unknown fields: {', '.join(unknown)}")
+    if missing := sorted(needed - set(values)):
+        raise RecipeError(f"{where}missing fields: {', '.join(missing)}")
+
+
+def _check_limits(values: Recipe | SizeMix, where: str) -> None:
+    for limits, kinds, kind in ((WHOLE, int, "a whole number"), (REAL, int | float, "a number")):
+        for name, (low, high) in limits.items():
+            if not hasattr(values, name):
+                continue
+            value = getattr(values, name)
+            if not _is_a(kinds, value) or not low <= value <= high:
+                raise RecipeError(
+                    f"{where}{name} is {value!r}; it must be {kind} from {low:g} to {high:g}"
+                )
+
+
+def _is_a(kinds: Any, value: object) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _size_mix(values: object) -> SizeMix:
+    _check_fields(SizeMix, values, "puzzles: ")
+    assert isinstance(values, dict)  # narrows the type; _check_fields refused the rest
+    clues, sources = values.get("clues"), values.get("sources", {})
+    if clues is not None and not (
+        isinstance(clues, list | tuple) and [type(count) for count in clues] == [int, int]
+    ):
+        raise RecipeError(f"puzzles: clues is {clues!r}; it must be two whole numbers")
+    if not isinstance(sources, dict):
+        raise RecipeError(f"puzzles: sources is {sources!r}; it must be a table")
+    return SizeMix(**{**values, "clues": None if clues is None else tuple(clues)})
 
 
 def recipe_names() -> list[str]:

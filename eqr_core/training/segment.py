@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from eqr_core.model.layers import truncated_normal
 from eqr_core.model.operator import Operator, State, residual
-from eqr_core.training.loss import stablemax_cross_entropy
-from eqr_core.training.puzzles import Source
+from eqr_core.training.compiling import maybe_compiled
+from eqr_core.training.loss import act_loss
+from eqr_core.training.puzzles import TrainingSet
 from eqr_core.training.recipe import Recipe
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -38,16 +38,21 @@ class Segment:
     """
 
     def __init__(
-        self, operator: Operator, source: Source, recipe: Recipe, generator: Generator, fast: bool
+        self,
+        operator: Operator,
+        puzzles: TrainingSet,
+        recipe: Recipe,
+        generator: Generator,
+        compiled: bool,
     ) -> None:
-        self.operator = operator.for_task(source.task)
-        self.source = source
+        self.operator = operator.for_task(puzzles.task)
+        self.puzzles = puzzles
         self.recipe = recipe
         self.generator = generator
         self.dtype = DTYPES[recipe.precision]
-        self.forward = torch.compile(self._forward, dynamic=False) if fast else self._forward
-        batch = source.mix.batch
-        self.question, self.answer = source.draw(batch, recipe.reveal, generator)
+        self.forward = maybe_compiled(self._forward, compiled)
+        batch = puzzles.mix.batch
+        self.question, self.answer = puzzles.draw(batch, recipe.reveal, generator)
         self.state = self._initial(batch)
         self.steps = torch.zeros(batch, dtype=torch.long)
         self.least = self._least(batch)
@@ -99,19 +104,15 @@ class Segment:
         logits, q = operator.read(new)
         label = answer.long() - operator.answer_offset
         exact = (logits.argmax(-1) == label).all(-1)
-        if self.recipe.loss == "stablemax":
-            token_loss = stablemax_cross_entropy(logits, label)
-        else:
-            token_loss = F.cross_entropy(logits.transpose(1, 2), label, reduction="none")
-        halting = F.binary_cross_entropy_with_logits(q[:, 0], exact.float())
-        loss = token_loss.mean() + self.recipe.q_weight * halting
+        answer_loss, halting_loss = act_loss(logits, q[:, 0], label)
+        loss = (answer_loss + self.recipe.q_weight * halting_loss).mean()
         return loss, new, exact, q[:, 0], residual(new, state).detach()
 
     def _replace(self, rows: Tensor, reveal: float) -> None:
         count = len(rows)
         if not count:
             return
-        self.question[rows], self.answer[rows] = self.source.draw(count, reveal, self.generator)
+        self.question[rows], self.answer[rows] = self.puzzles.draw(count, reveal, self.generator)
         for part, fresh in zip(self.state, self._initial(count), strict=True):
             part[rows] = fresh
         self.steps[rows] = 0

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from eqr_core.model.operator import Operator, residual
-from eqr_core.training.puzzles import Source
+from eqr_core.training.compiling import maybe_compiled
+from eqr_core.training.puzzles import TrainingSet
 from eqr_core.training.recipe import Recipe
 from eqr_core.training.segment import DTYPES, initial_state
 
@@ -27,17 +28,19 @@ class Validation:
     residual_right: float
     """Median relative residual of the last step over the puzzles solved; NaN if there is none."""
     residual_wrong: float
+    """The same over the puzzles not solved."""
 
 
 class Validator:
     """Measures one size with the weights it is given; the training run's draws are untouched."""
 
-    def __init__(self, operator: Operator, source: Source, recipe: Recipe, fast: bool) -> None:
-        self.operator = operator.for_task(source.task)
-        self.source = source
+    def __init__(
+        self, operator: Operator, puzzles: TrainingSet, recipe: Recipe, compiled: bool
+    ) -> None:
+        self.operator = operator.for_task(puzzles.task)
+        self.puzzles = puzzles
         self.recipe = recipe
-        step = self.operator.outer_step
-        self.outer_step = torch.compile(step, dynamic=False) if fast else step
+        self.outer_step = maybe_compiled(self.operator.outer_step, compiled)
 
     @torch.no_grad()
     def measure(self, weights: Mapping[str, Tensor]) -> Validation:
@@ -49,7 +52,7 @@ class Validator:
         finally:
             self._load(live)
         return Validation(
-            self.source.mix.size,
+            self.puzzles.mix.size,
             len(exact),
             float(exact.float().mean()),
             float(moved[exact].median()) if exact.any() else float("nan"),
@@ -66,7 +69,7 @@ class Validator:
     def _run(self) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(VALIDATION_SEED)
         dtype = DTYPES[self.recipe.precision]
-        puzzles = self.source.validation
+        puzzles = self.puzzles.validation
         question, answer = torch.from_numpy(puzzles.question), torch.from_numpy(puzzles.answer)
         exact, moved = [], []
         for first in range(0, len(question), ROWS_AT_ONCE):

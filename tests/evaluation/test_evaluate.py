@@ -142,12 +142,28 @@ def test_rating_classes(rating: int, name: str) -> None:
 def test_a_recorded_report_replaces_the_one_on_the_same_terms(
     engine: Engine, rows: list[PuzzleRow], tmp_path: Path
 ) -> None:
-    for depth, seed in ((5, 0), (6, 0), (5, 1)):
-        report = evaluate(engine, rows, Budget(depth=depth, breadth=1), data="mix", seed=seed)
+    def record(budget: Budget, count: int, seed: int) -> None:
+        report = evaluate(engine, rows[:count], budget, data="mix", seed=seed)
         record_report(tmp_path / "m", report, "mix.csv")
+
+    record(Budget(depth=5, breadth=1), 12, 0)
+    record(Budget(depth=6, breadth=1), 12, 0)
+    record(Budget(depth=5, breadth=1, nfe=3), 12, 0)
+    record(Budget(depth=5, breadth=1), 14, 1)
+    with pytest.raises(DataError, match="on 14 rows"):
+        record(Budget(depth=5, breadth=1), 2, 0)
     _, card = load_checkpoint(tmp_path / "m")
-    assert [(r["data"], r["depth"], r["seed"]) for r in card.results] == [
-        ("mix.csv", 6, 0),
-        ("mix.csv", 5, 1),
+    assert [(r["rows"], r["depth"], r["nfe"], r["seed"]) for r in card.results] == [
+        (12, 6, None, 0),
+        (12, 5, 3, 0),
+        (14, 5, None, 1),
     ]
-    assert card.results[0]["rows"] == 14
+
+
+def test_a_report_of_other_weights_is_not_recorded(
+    engine: Engine, rows: list[PuzzleRow], tmp_path: Path
+) -> None:
+    report = evaluate(engine, rows, Budget(depth=5, breadth=1), data="mix")
+    save_random(tmp_path / "m", seed=7)
+    with pytest.raises(ModelError, match="has changed since"):
+        record_report(tmp_path / "m", report, "mix.csv")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
+import os
+import signal
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,13 +17,13 @@ import torch
 
 from eqr_core.data.generate import generate_sudoku
 from eqr_core.data.puzzles import digit_tokens, write_puzzles
-from eqr_core.errors import DataError, RecipeError
+from eqr_core.errors import DataError, RecipeError, TrainingError
 from eqr_core.model.checkpoint import load_checkpoint
 from eqr_core.tasks.sudoku import Sudoku
 from eqr_core.training.loop import Trainer
 from eqr_core.training.optimizer import FINAL_LR, schedule
-from eqr_core.training.puzzles import open_sources
-from eqr_core.training.recipe import Puzzles, Recipe, load_recipe, recipe_names
+from eqr_core.training.puzzles import open_puzzles
+from eqr_core.training.recipe import Recipe, SizeMix, load_recipe, recipe_names
 from eqr_core.training.state import load_state
 
 
@@ -35,15 +38,15 @@ def tiny(**changes: Any) -> Recipe:
         "validate_every": 12,
         "validation_rows": 10,
         "puzzles": (
-            Puzzles("4x4", 0.7, 8, 60, (4, 6)),
-            Puzzles("6x6", 0.3, 4, 12),
+            SizeMix("4x4", 0.7, 8, 60, (4, 6)),
+            SizeMix("6x6", 0.3, 4, 12),
         ),
     }
     return dataclasses.replace(base, **{**values, **changes})
 
 
 def train(recipe: Recipe, folder: Path, **options: float) -> Trainer:
-    trainer = Trainer(recipe, folder, fast=False)
+    trainer = Trainer(recipe, folder, compiled=False)
     trainer.resume()
     trainer.run(**options)
     return trainer
@@ -62,12 +65,66 @@ def assert_same_run(one: Trainer, other: Trainer) -> None:
 def test_a_resumed_run_is_bit_equal_to_an_undisturbed_one(tmp_path: Path) -> None:
     recipe = tiny()
     whole = train(recipe, tmp_path / "whole")
-    first = Trainer(recipe, tmp_path / "parts", fast=False)
-    first.run(minutes=0)
-    assert first.done == 1
-    second = train(recipe, tmp_path / "parts")
-    assert second.done == recipe.steps
-    assert_same_run(whole, second)
+    for done in (1, 2, 3):
+        assert train(recipe, tmp_path / "parts", minutes=0).done == done
+    last = train(recipe, tmp_path / "parts")
+    assert last.done == recipe.steps
+    assert_same_run(whole, last)
+    for name in ("validation.csv", "best/model.safetensors"):
+        assert (tmp_path / "parts" / name).exists()
+    assert (tmp_path / "parts/best/model.safetensors").read_bytes() == (
+        tmp_path / "whole/best/model.safetensors"
+    ).read_bytes()
+
+
+# torch's compiler uses what torch has deprecated.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_run_in_bfloat16_learns_the_same_way(tmp_path: Path) -> None:
+    recipe = tiny(steps=50, precision="bfloat16", puzzles=(SizeMix("4x4", 1.0, 8, 60, (4, 6)),))
+    losses = []
+    for compiled in (False, True):
+        folder = tmp_path / str(compiled)
+        Trainer(recipe, folder, compiled=compiled).run()
+        with (folder / "curve.csv").open() as file:
+            losses.append(float(next(csv.DictReader(file))["loss"]))
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
+def test_a_signal_saves_and_the_run_goes_on_from_there(tmp_path: Path) -> None:
+    recipe = tiny(steps=400, validate_every=400)
+    trainer = Trainer(recipe, tmp_path / "run", compiled=False)
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    trainer.run()
+    assert trainer.interrupted
+    assert 0 < trainer.done < 400
+    again = Trainer(recipe, tmp_path / "run", compiled=False)
+    assert again.resume()
+    assert again.done == trainer.done
+    assert_same_run(trainer, again)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_and_spares_its_state(tmp_path: Path) -> None:
+    recipe = tiny()
+    train(recipe, tmp_path, minutes=0)
+    before = (tmp_path / "state.safetensors").read_bytes()
+    trainer = Trainer(recipe, tmp_path, compiled=False)
+    trainer.resume()
+    for segment in trainer.segments:
+        segment.state[0][0] = float("nan")
+    with pytest.raises(TrainingError, match="optimiser step 2"):
+        trainer.run()
+    assert (tmp_path / "state.safetensors").read_bytes() == before
+    assert all(value.isfinite().all() for value in trainer.operator.state_dict().values())
+
+
+def test_a_refused_run_leaves_the_held_out_puzzles_alone(tmp_path: Path) -> None:
+    train(tiny(), tmp_path / "run", minutes=0)
+    before = (tmp_path / "run/held-out-4x4.npz").read_bytes()
+    other = tmp_path / "other.csv"
+    write_puzzles(other, generate_sudoku(Sudoku((2, 2)), 40, 9, (4, 6)))
+    with pytest.raises(RecipeError, match="another data"):
+        Trainer(tiny(), tmp_path / "run", [other], compiled=False).resume()
+    assert (tmp_path / "run/held-out-4x4.npz").read_bytes() == before
 
 
 def test_the_seed_decides_the_run(tmp_path: Path) -> None:
@@ -97,7 +154,7 @@ def test_the_loss_falls_and_puzzles_get_solved(tmp_path: Path) -> None:
         steps=250,
         validate_every=250,
         validation_rows=60,
-        puzzles=(Puzzles("4x4", 1.0, 32, 400, (4, 6)),),
+        puzzles=(SizeMix("4x4", 1.0, 32, 400, (4, 6)),),
         operator=dataclasses.replace(load_recipe("sudoku4").operator, hidden=16, updates=3),
     )
     trainer = train(recipe, tmp_path)
@@ -108,7 +165,7 @@ def test_the_loss_falls_and_puzzles_get_solved(tmp_path: Path) -> None:
 
 
 def test_a_halted_sample_is_replaced_and_starts_again(tmp_path: Path) -> None:
-    trainer = Trainer(tiny(depth=2, exploration=0.0), tmp_path, fast=False)
+    trainer = Trainer(tiny(depth=2, exploration=0.0), tmp_path, compiled=False)
     segment = trainer.segments[0]
     segment.step(0.0)
     assert segment.steps.tolist() == [1] * 8
@@ -121,8 +178,8 @@ def test_a_halted_sample_is_replaced_and_starts_again(tmp_path: Path) -> None:
 
 
 def test_revealed_cells_are_the_answers(tmp_path: Path) -> None:
-    (source,) = open_sources(
-        tiny(puzzles=(Puzzles("4x4", 1.0, 8, 60, (4, 6)),)), [], lambda text: None
+    (source,) = open_puzzles(
+        tiny(puzzles=(SizeMix("4x4", 1.0, 8, 60, (4, 6)),)), [], lambda text: None
     )
     generator = torch.Generator().manual_seed(0)
     question, answer = source.draw(50, 0.9, generator)
@@ -133,17 +190,58 @@ def test_revealed_cells_are_the_answers(tmp_path: Path) -> None:
     assert (plain != 1).sum(1).max() <= 6
 
 
-def test_training_and_validation_share_no_puzzle(tmp_path: Path) -> None:
-    for source in open_sources(tiny(), [], lambda text: None):
-        train_rows = {bytes(row) for row in source.question.numpy()}
-        held_out = {bytes(row) for row in source.validation.question}
+def test_training_and_validation_share_no_question_even_of_a_file_with_doubles(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "doubled.csv"
+    write_puzzles(path, list(generate_sudoku(Sudoku((2, 2)), 30, 5, (4, 6))) * 3)
+    for one in open_puzzles(tiny(), [path], lambda text: None):
+        train_rows = {bytes(row) for row in one.question.numpy()}
+        held_out = {bytes(row) for row in one.validation.question}
+        assert held_out
         assert not train_rows & held_out
+
+
+def test_halting_follows_q_and_waits_for_the_minimum(tmp_path: Path) -> None:
+    trainer = Trainer(tiny(depth=16, exploration=0.0), tmp_path, compiled=False)
+    segment = trainer.segments[0]
+    with torch.no_grad():
+        trainer.operator.q_head.bias.fill_(5.0)
+    segment.least[:4] = 3
+    assert segment.step(0.0).halted == 4
+    assert segment.steps.tolist() == [1] * 4 + [0] * 4
+    segment.least[4:] = 1
+    assert segment.step(0.0).halted == 4
+    assert segment.step(0.0).halted == 8
+
+
+def test_exploration_draws_minimums_from_two_to_the_depth(tmp_path: Path) -> None:
+    trainer = Trainer(tiny(depth=5, exploration=0.5), tmp_path, compiled=False)
+    least = trainer.segments[0]._least(4000)
+    assert set(least.tolist()) == {1, 2, 3, 4, 5}
+    assert (least > 1).float().mean().item() == pytest.approx(0.5, abs=0.04)
+
+
+def test_the_carry_takes_no_graph_along(tmp_path: Path) -> None:
+    segment = Trainer(tiny(), tmp_path, compiled=False).segments[0]
+    segment.step(0.0)
+    assert all(not part.requires_grad for part in segment.state)
+
+
+def test_the_average_follows_the_weights(tmp_path: Path) -> None:
+    trainer = Trainer(tiny(), tmp_path, compiled=False)
+    start = trainer.average.shadow["embedding"].clone()
+    with torch.no_grad():
+        trainer.operator.embedding.add_(1.0)
+    trainer.average.update(10**9)
+    moved = trainer.average.shadow["embedding"] - start
+    assert torch.allclose(moved, torch.full_like(moved, 1 - trainer.recipe.ema), atol=1e-6)
 
 
 def test_a_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
     train(tiny(steps=2), tmp_path)
     with pytest.raises(RecipeError, match="another recipe"):
-        Trainer(tiny(steps=3), tmp_path, fast=False).resume()
+        Trainer(tiny(steps=3), tmp_path, compiled=False).resume()
 
 
 def test_a_broken_state_is_refused(tmp_path: Path) -> None:
@@ -155,12 +253,12 @@ def test_a_broken_state_is_refused(tmp_path: Path) -> None:
 def test_data_files_replace_generated_puzzles(tmp_path: Path) -> None:
     path = tmp_path / "four.csv"
     write_puzzles(path, generate_sudoku(Sudoku((2, 2)), 20, 5, (4, 6)))
-    sources = open_sources(tiny(), [path], lambda text: None)
+    sources = open_puzzles(tiny(), [path], lambda text: None)
     assert len(sources[0].question) == 16
     nine = tmp_path / "nine.csv"
     write_puzzles(nine, generate_sudoku(Sudoku((3, 3)), 2, 5))
     with pytest.raises(DataError, match="81 cells"):
-        open_sources(tiny(), [nine], lambda text: None)
+        open_puzzles(tiny(), [nine], lambda text: None)
 
 
 def test_the_schedule_warms_up_stays_and_falls() -> None:
@@ -186,6 +284,7 @@ def test_shipped_recipes_load_and_say_who_they_are() -> None:
         ('name = "x"\nspeed = 3', "unknown fields: speed"),
         ('name = "x"', "missing"),
         ('name = "x"\nsteps = 1\npuzzles = []\n[operator]\ntask = "sudoku"', "mixer"),
+        ('name = "x"\nsteps = 1\npuzzles = "x"\noperator = {}', "puzzles is 'x'"),
     ],
 )
 def test_a_bad_recipe_is_refused_with_its_fault(tmp_path: Path, text: str, message: str) -> None:
@@ -193,6 +292,43 @@ def test_a_bad_recipe_is_refused_with_its_fault(tmp_path: Path, text: str, messa
     path.write_text(text)
     with pytest.raises(RecipeError, match=message):
         load_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": "many"}, "steps is 'many'"),
+        ({"steps": 10.5}, "steps is 10.5"),
+        ({"seed": 2**70}, "seed is"),
+        ({"matrix_lr": -1.0}, "matrix_lr is -1.0"),
+        ({"ema": float("nan")}, "ema is nan"),
+        ({"q_weight": "x"}, "q_weight is 'x'"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd'"),
+        ({"name": ""}, "name is ''"),
+        ({"untrained_sizes": ["banana"]}, "'banana'"),
+        ({"untrained_sizes": "16x16"}, "untrained_sizes is '16x16'"),
+        ({"untrained_sizes": ["4x4"]}, "twice"),
+        ({"puzzles": []}, "puzzles is empty"),
+        ({"puzzles": [{"size": "4x4"}]}, "missing fields: batch, generate, share"),
+        ({"puzzles": [{"size": "5x5", "share": 1, "batch": 8, "generate": 9}]}, "5"),
+        ({"puzzles": [{"size": "4x4", "share": 1, "batch": 0, "generate": 9}]}, "batch is 0"),
+        (
+            {"puzzles": [{"size": "4x4", "share": 1, "batch": 8, "generate": 9, "clues": [4]}]},
+            r"clues is \[4\]",
+        ),
+    ],
+)
+def test_a_field_outside_its_limits_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_dict({**tiny().to_dict(), **changes})
+
+
+def test_a_source_that_is_not_in_the_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "four.csv"
+    write_puzzles(path, generate_sudoku(Sudoku((2, 2)), 20, 5, (4, 6)))
+    mix = SizeMix("4x4", 1.0, 8, 60, (4, 6), {"generated_4x4": 0.5, "typo": 0.5})
+    with pytest.raises(DataError, match=r"sources\.typo is not in the data file"):
+        open_puzzles(tiny(puzzles=(mix,)), [path], lambda text: None)
 
 
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
@@ -205,8 +341,8 @@ def test_samples_follow_the_shares_of_their_sources(tmp_path: Path) -> None:
     named = [dataclasses.replace(row, source="abc"[i % 3]) for i, row in enumerate(rows)]
     path = tmp_path / "named.csv"
     write_puzzles(path, named)
-    mix = Puzzles("4x4", 1.0, 8, 60, (4, 6), {"a": 0.75, "b": 0.25, "not there": 1.0})
-    (source,) = open_sources(tiny(puzzles=(mix,)), [path], lambda text: None)
+    mix = SizeMix("4x4", 1.0, 8, 60, (4, 6), {"a": 0.75, "b": 0.25})
+    (source,) = open_puzzles(tiny(puzzles=(mix,)), [path], lambda text: None)
     question, _ = source.draw(2000, 0.0, torch.Generator().manual_seed(0))
     origin = {bytes(digit_tokens([row.question])[0]): row.source for row in named}
     drawn = Counter(origin[bytes(row)] for row in question.numpy())
