@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import re
 import zlib
 from collections.abc import Iterator
@@ -90,9 +89,3 @@ def digit_tokens(texts: list[str]) -> npt.NDArray[np.uint8]:
     if unknown.any():
         raise DataError(f"{texts[int(unknown.argmax())]!r} is not a Sudoku in text form")
     return tokens
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
