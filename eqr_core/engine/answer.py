@@ -7,7 +7,7 @@ from typing import get_args
 
 from eqr_core.engine.budget import Budget, check_choice, check_number, check_whole
 from eqr_core.engine.selection import Selection
-from eqr_core.errors import BudgetError
+from eqr_core.errors import BudgetError, shown
 from eqr_core.tasks.base import Grid, Task
 
 MAX_SEED = 2**64 - 1
@@ -40,7 +40,7 @@ class SolveRequest:
         check_whole("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
         check_number("noise", self.noise)
         if not 0 <= self.noise <= MAX_NOISE:
-            raise BudgetError("noise", f"{self.noise} is not between 0 and {MAX_NOISE:g}")
+            raise BudgetError("noise", f"{shown(self.noise)} is not between 0 and {MAX_NOISE:g}")
         check_choice("selection", self.selection, get_args(Selection))
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from eqr_core.errors import BudgetError
+from eqr_core.errors import BudgetError, shown
 
 Stop = Literal["converged", "verified", "exhausted"]
 
@@ -54,27 +54,27 @@ class Budget:
 def check_whole(field: str, value: object, low: int, high: int) -> None:
     """Raise BudgetError unless `value` is an int (no bool) from `low` to `high`."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise BudgetError(field, f"{value!r} is not a whole number")
+        raise BudgetError(field, f"{shown(value)} is not a whole number")
     if not low <= value <= high:
-        raise BudgetError(field, f"{value} is not between {low} and {high}")
+        raise BudgetError(field, f"{shown(value)} is not between {low} and {high}")
 
 
 def check_positive(field: str, value: object, high: float) -> None:
     """Raise BudgetError unless `value` is a finite number above 0 and at most `high`."""
     check_number(field, value)
     if not 0 < value <= high:  # type: ignore[operator]
-        raise BudgetError(field, f"{value} is not above 0 and at most {high:g}")
+        raise BudgetError(field, f"{shown(value)} is not above 0 and at most {high:g}")
 
 
 def check_number(field: str, value: object) -> None:
     """Raise BudgetError unless `value` is a finite int or float (no bool)."""
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise BudgetError(field, f"{value!r} is not a number")
+        raise BudgetError(field, f"{shown(value)} is not a number")
     if isinstance(value, float) and not math.isfinite(value):
-        raise BudgetError(field, f"{value} is not a finite number")
+        raise BudgetError(field, f"{shown(value)} is not a finite number")
 
 
 def check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise BudgetError unless `value` is one of `choices`."""
     if value not in choices:
-        raise BudgetError(field, f"{value!r} is not one of {', '.join(choices)}")
+        raise BudgetError(field, f"{shown(value)} is not one of {', '.join(choices)}")

@@ -25,6 +25,7 @@ from eqr_core.errors import CheckpointError, ModelError
 from eqr_core.model.card import Card
 from eqr_core.model.config import OperatorConfig
 from eqr_core.model.operator import Operator
+from eqr_core.tasks import task_at
 from eqr_core.tasks.base import Task
 
 WEIGHTS = "model.safetensors"
@@ -89,7 +90,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], Card]:
         for data in found.values():
             if data is not None and hashlib.sha256(data).hexdigest() == card.digest:
                 return _parse(folder, data, card), card
-    if not any(found.values()):
+    if all(data is None for data in found.values()):
         raise CheckpointError(f"{folder}: {CARD} is there, {WEIGHTS} is missing")
     raise CheckpointError(
         f"{folder / WEIGHTS}: the digest is not the card's {card.digest[:12]}…; "
@@ -129,6 +130,17 @@ def find_checkpoint(name_or_path: str) -> Path:
         f"unknown model {name_or_path[:200]!r}: neither a folder nor one of "
         f"{', '.join(zoo_names()) or 'the shipped models (there are none)'}"
     )
+
+
+def check_sizes(card: Card) -> None:
+    """ModelError unless the card's operator fits its task at each of the card's sizes."""
+    operator = Operator.blueprint(card.operator)
+    for size in card.sizes:
+        rows, columns = map(int, size.split("x"))
+        try:
+            operator.for_task(task_at(card.task, rows, columns))
+        except ModelError as error:
+            raise ModelError(f"{card.name}: {error}") from None
 
 
 def build_operator(weights: dict[str, Tensor], card: Card, task: Task) -> Operator:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from eqr_core.errors import ModelError
+from eqr_core.errors import ModelError, shown
 
 Mixer = Literal["token", "attention", "units"]
 States = Literal["hierarchical", "single"]
@@ -69,14 +69,14 @@ class OperatorConfig:
             value = getattr(self, name)
             if value not in get_args(allowed):
                 raise ModelError(
-                    f"{name} is {value!r}; it must be one of {', '.join(get_args(allowed))}"
+                    f"{name} is {shown(value)}; it must be one of {', '.join(get_args(allowed))}"
                 )
         for name in LIMITS:
             self._check_number(name)
         if not isinstance(self.rotary, bool):
-            raise ModelError(f"rotary is {self.rotary!r}; it must be true or false")
+            raise ModelError(f"rotary is {shown(self.rotary)}; it must be true or false")
         if type(self.task) is not str or not self.task:
-            raise ModelError(f"task is {self.task!r}; it must be the name of a task")
+            raise ModelError(f"task is {shown(self.task)}; it must be the name of a task")
         if self.mixer == "units":
             if self.constraint_kinds < 1:
                 raise ModelError("the units mixer needs constraint_kinds of at least 1")
@@ -94,7 +94,7 @@ class OperatorConfig:
         allowed, kind = (int, "whole number") if isinstance(least, int) else (int | float, "number")
         number = isinstance(value, allowed) and not isinstance(value, bool)
         if not number or not least <= value <= most:
-            raise ModelError(f"{name} is {value!r}; it must be a {kind} from {least} to {most}")
+            raise ModelError(f"{name} is {shown(value)}; it must be a {kind} from {least} to {most}")
 
     @property
     def layers_per_step(self) -> int:
@@ -112,7 +112,7 @@ class OperatorConfig:
         known = {field.name: field.default is MISSING for field in fields(OperatorConfig)}
         for name in values:
             if name not in known:
-                raise ModelError(f"operator configuration: unknown field {name!r}")
+                raise ModelError(f"operator configuration: unknown field {shown(name)}")
         for name, required in known.items():
             if required and name not in values:
                 raise ModelError(f"operator configuration: the field {name!r} is missing")

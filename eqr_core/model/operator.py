@@ -18,7 +18,7 @@ State = tuple[Tensor, ...]
 """(z_H, z_L), or (z,) with a single state; each [batch, *state_shape]."""
 
 Noise = Callable[[int], Tensor]
-"""Standard-normal draw for update number i of an outer step, shaped like one state."""
+"""Draw for update number i of an outer step, already scaled by β, shaped like one state."""
 
 Q_BIAS = -5.0
 CANDIDATE_KINDS = 3
@@ -88,6 +88,18 @@ class Operator(nn.Module):
             )
         if config.mixer == "units" and task.layout is None:
             raise ModelError(f"the task {task.name} states no constraints for the units mixer")
+        if config.mixer == "units" and task.layout is not None:
+            kinds = max(task.layout.weights) + 1
+            if config.constraint_kinds < kinds:
+                raise ModelError(
+                    f"the model has constraint_kinds {config.constraint_kinds}; "
+                    f"{task.name} {task.size} needs {kinds}"
+                )
+        if config.mixer != "units" and config.vocabulary < task.vocabulary:
+            raise ModelError(
+                f"the model has a vocabulary of {config.vocabulary}; "
+                f"{task.name} {task.size} needs {task.vocabulary}"
+            )
 
     def for_task(self, task: Task) -> Operator:
         """The same weights (shared, not copied) for another size of the task."""
@@ -115,9 +127,9 @@ class Operator(nn.Module):
         return (self.task.tokens, self.config.hidden)
 
     @property
-    def draws_per_step(self) -> int:
-        """Noise draws of one outer step: one for each update of a state."""
-        return self.config.cycles * (self.config.updates + self.state_count - 1)
+    def draws_per_cycle(self) -> int:
+        """Noise draws of one cycle: one for each update of a state."""
+        return self.config.updates + self.state_count - 1
 
     @property
     def answer_offset(self) -> int:
@@ -178,10 +190,9 @@ class Operator(nn.Module):
     def outer_step(self, state: State, e: Tensor, noise: Noise | None = None) -> State:
         """One outer step (depth 1). Gradients flow through the last cycle only.
 
-        `state` tensors and `e` are [batch, *state_shape] of one floating dtype; `noise`, where
-        given, returns draws already scaled by β.
+        `state` tensors and `e` are [batch, *state_shape] of one floating dtype.
         """
-        per_cycle = self.config.updates + self.state_count - 1
+        per_cycle = self.draws_per_cycle
         with torch.no_grad():
             for index in range(self.config.cycles - 1):
                 state = self.cycle(state, e, noise, index * per_cycle)

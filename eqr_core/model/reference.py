@@ -21,10 +21,11 @@ from torch import Tensor
 from eqr_core.errors import CheckpointError, ModelError
 from eqr_core.model.archive import Archive
 from eqr_core.model.card import Card
-from eqr_core.model.checkpoint import check_shapes, save_checkpoint
+from eqr_core.model.checkpoint import CARD, check_shapes, check_sizes, save_checkpoint
 from eqr_core.model.config import OperatorConfig
 from eqr_core.model.layers import NORM_EPS, ROTARY_BASE
 from eqr_core.model.pickles import Inert, TensorView
+from eqr_core.tasks import TASK_NAMES
 
 Shape = tuple[int, ...]
 
@@ -98,7 +99,11 @@ def import_reference(
     """Write a reference `.pth` as a checkpoint of ours and return its card.
 
     `size` such as ``30x30`` is needed where the file does not tell it, or the grid is not square.
+    CheckpointError where `folder` holds a checkpoint already; ModelError where the network does
+    not fit the size.
     """
+    if (folder / CARD).exists():
+        raise CheckpointError(f"{folder}: there is a checkpoint already; name another folder")
     found = read_reference(path, task)
     if size is None:
         side = math.isqrt(found.tokens or 0)
@@ -112,6 +117,14 @@ def import_reference(
         "weights": "ema" if found.averaged else "model",
     }
     card = Card(name, found.operator.task, found.operator, (size,), training=training)
+    rows, columns = map(int, size.split("x"))
+    if found.tokens not in (None, rows * columns):
+        raise CheckpointError(
+            f"{path}: size is {size}, {rows * columns} cells; the network was made for "
+            f"{found.tokens}"
+        )
+    if card.task in TASK_NAMES:  # mazes can be imported and compared, but not yet asked for
+        check_sizes(card)
     return save_checkpoint(folder, found.weights, card)
 
 

@@ -5,9 +5,7 @@ A new task is a module with a `Family`, and its name in FAMILIES.
 
 from __future__ import annotations
 
-import reprlib
-
-from eqr_core.errors import ModelError
+from eqr_core.errors import ModelError, shown
 from eqr_core.tasks import sudoku_parser
 from eqr_core.tasks.base import Family, Grid, Task
 
@@ -41,4 +39,4 @@ def _family(name: str) -> Family:
     for family in FAMILIES:
         if family.name == name:
             return family
-    raise ModelError(f"unknown task {reprlib.repr(name)}; there is {', '.join(TASK_NAMES)}")
+    raise ModelError(f"unknown task {shown(name)}; there is {', '.join(TASK_NAMES)}")

@@ -5,14 +5,13 @@ Tokens: 0 pad, 1 blank, digit d is d + 1 (REFERENCE: paper's Sudoku vocabulary).
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeGuard
 
 import numpy as np
 
-from eqr_core.errors import Problem
+from eqr_core.errors import Problem, shown
 from eqr_core.tasks.base import ConstraintLayout, Grid, Task, Tokens
 
 BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3), 16: (4, 4)}
@@ -20,9 +19,6 @@ BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3), 16: (4, 4)}
 
 DIGITS = "123456789ABCDEFG"
 BLANKS = ".0"
-
-HUGE = 10**20
-"""Integers from here on are not printed; Python refuses to print thousands of digits."""
 
 
 @dataclass(frozen=True)
@@ -145,12 +141,3 @@ def place(row: int, column: int | None = None) -> str:
 def is_integer(cell: object) -> TypeGuard[int]:
     """Whether `cell` is an int proper: True and False are no digits."""
     return isinstance(cell, int) and not isinstance(cell, bool)
-
-
-def shown(cell: object) -> str:
-    """`cell` for a message, short whatever it is."""
-    if is_integer(cell):
-        return str(cell) if abs(cell) < HUGE else "an integer of more than 20 digits"
-    if cell is None or isinstance(cell, str | float | bool):
-        return reprlib.repr(cell)
-    return f"a value of type {type(cell).__name__}"

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
-from eqr_core.errors import GridError, ModelError, Problem
+from eqr_core.errors import GridError, ModelError, Problem, shown
 from eqr_core.tasks.base import Cell, Family, Grid, Task
-from eqr_core.tasks.sudoku import BLANKS, BOXES, DIGITS, Sudoku, place, shown
+from eqr_core.tasks.sudoku import BLANKS, BOXES, DIGITS, Sudoku, place
 
 MAX_LENGTH = 4096
 """Of a grid's text or a row as written, white space included; longer ones are not even read."""

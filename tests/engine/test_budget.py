@@ -30,6 +30,19 @@ def test_amounts_outside_their_limits(field: str, value: object) -> None:
     assert caught.value.field == field
 
 
+@pytest.mark.parametrize(
+    "value",
+    [10**5000, -(10**5000), "x" * 10**6, [0] * 10**6],
+    ids=["integer", "negative", "text", "list"],
+)
+@pytest.mark.parametrize("field", ["depth", "nfe", "deadline_ms", "tolerance", "stop"])
+def test_huge_values_are_named_in_few_words(field: str, value: object) -> None:
+    values: dict[str, Any] = {field: value}
+    with pytest.raises(BudgetError, match=field) as caught:
+        Budget(**values)
+    assert len(str(caught.value)) < 200
+
+
 def test_none_is_no_depth() -> None:
     values: dict[str, Any] = {"depth": None}
     with pytest.raises(BudgetError, match="depth"):
@@ -58,6 +71,7 @@ def test_the_limits_themselves_are_allowed() -> None:
         ("noise", -0.1),
         ("noise", 11),
         ("noise", True),
+        pytest.param("noise", 10**5000, id="huge"),
         ("priority", 1001),
         ("selection", "best"),
     ],

@@ -76,7 +76,7 @@ def unrolled(
         for step in range(1, depth + 1):
             draws = [
                 path_noise(seed, index, step, i, shape, noise)[None]
-                for i in range(operator.draws_per_step)
+                for i in range(config.cycles * operator.draws_per_cycle)
             ]
             new = operator.outer_step(state, e, draws.__getitem__ if noise else None)
             residuals.append(residual(new, state).item())

@@ -110,6 +110,9 @@ def test_missing_files(folder: Path, tmp_path: Path) -> None:
     (folder / WEIGHTS).unlink()
     with pytest.raises(CheckpointError, match=f"{CARD} is there, {WEIGHTS} is missing"):
         load_checkpoint(folder)
+    (folder / WEIGHTS).touch()
+    with pytest.raises(CheckpointError, match="the file is damaged"):
+        load_checkpoint(folder)
     (folder / WEIGHTS).write_bytes(weights)
     (folder / CARD).unlink()
     with pytest.raises(CheckpointError, match=f"{CARD} is missing"):

@@ -215,7 +215,7 @@ def test_noise_is_drawn_once_an_update_and_added_unscaled() -> None:
         operator.outer_step(state, e, noise)
         quiet = operator.level(state[0], state[1])
         noisy = operator.level(state[0], state[1], noise(0))
-    assert asked[:-1] == list(range(operator.draws_per_step))
+    assert asked[:-1] == list(range(operator.config.cycles * operator.draws_per_cycle))
     torch.testing.assert_close(noisy - quiet, torch.full_like(quiet, 0.25))
 
 
@@ -247,6 +247,8 @@ def test_truncated_normal_covers_its_range_with_the_asked_deviation() -> None:
     [
         (replace(UNITS, task="maze"), Sudoku((2, 2)), "solves maze, not sudoku"),
         (TOKEN, Sudoku((3, 3)), "16 cells, not 81"),
+        (replace(TOKEN, vocabulary=3), Sudoku((2, 2)), "vocabulary of 3; sudoku 4x4 needs 6"),
+        (replace(UNITS, constraint_kinds=1), Sudoku((2, 2)), "constraint_kinds 1; .* needs 3"),
     ],
 )
 def test_tasks_that_do_not_fit(config: OperatorConfig, task: Sudoku, message: str) -> None:
@@ -259,6 +261,7 @@ def test_tasks_that_do_not_fit(config: OperatorConfig, task: Sudoku, message: st
     [
         ({"mixer": "magic"}, "mixer is 'magic'"),
         ({"hidden": 0}, "hidden is 0"),
+        ({"hidden": 10**5000}, "hidden is an integer of more than 20 digits"),
         ({"constraint_kinds": 0}, "constraint_kinds"),
         ({"mixer": "token", "vocabulary": 6}, "number of tokens"),
         ({"mixer": "attention", "vocabulary": 1}, "vocabulary"),

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from eqr_core.errors import CheckpointError
+from eqr_core.errors import CheckpointError, ModelError
 from eqr_core.model import pickles
 from eqr_core.model.archive import Archive
 from eqr_core.model.checkpoint import build_operator, load_checkpoint
@@ -105,6 +105,24 @@ def test_import_makes_a_checkpoint_that_loads_and_computes(tmp_path: Path) -> No
     high, low = (z.double() for z in state)
     expected, _ = net.read(net.step(high, low, net.embed(tokens))[0])
     torch.testing.assert_close(logits.double(), expected, rtol=0, atol=1e-5)
+
+
+def test_import_checks_the_size_and_overwrites_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "a.pth", SUDOKU)
+    out = tmp_path / "out"
+    with pytest.raises(CheckpointError, match="9x9, 81 cells; the network was made for 16"):
+        import_reference(tmp_path / "a.pth", out, "imported", size="9x9")
+    with pytest.raises(ModelError, match="no 2x8 Sudoku"):
+        import_reference(tmp_path / "a.pth", out, "imported", size="2x8")
+    write(tmp_path / "b.pth", replace(MAZE, tokens=81))
+    with pytest.raises(ModelError, match="vocabulary of 6; sudoku 9x9 needs 11"):
+        import_reference(tmp_path / "b.pth", out, "imported", task="sudoku")
+    assert not out.exists()
+    import_reference(tmp_path / "a.pth", out, "imported", size="4x4")
+    before = (out / "card.json").read_bytes()
+    with pytest.raises(CheckpointError, match="a checkpoint already"):
+        import_reference(tmp_path / "a.pth", out, "other")
+    assert (out / "card.json").read_bytes() == before
 
 
 def test_sizes_of_a_maze_come_from_the_carry_or_the_caller(tmp_path: Path) -> None:
@@ -275,6 +293,7 @@ def test_hostile_pickles_run_nothing_and_are_refused(name: str, tmp_path: Path) 
     canary = tmp_path / "canary"
     data = hostile(canary)[name]
     write_zip(tmp_path / "a.pth", {"data.pkl": data, "data/0": b"1234"}, "archive/")
+    b"".decode("cp437")  # zipfile imports this encoding at its first use
     modules = set(sys.modules)
     with pytest.raises(CheckpointError, match=r"a\.pth: the pickle") as caught:
         read_reference(tmp_path / "a.pth")
