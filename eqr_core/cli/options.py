@@ -6,6 +6,11 @@ from typing import Annotated
 
 import typer
 
+Grid = Annotated[str, typer.Argument(help="The grid as digits, . or 0 for blanks; - reads it.")]
+Model = Annotated[str | None, typer.Option(help="Name or folder of a checkpoint.")]
+Task = Annotated[str | None, typer.Option(help="Task, where the grid does not tell.")]
+DeadlineMs = Annotated[float | None, typer.Option(help="Time limit in ms.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Depth = Annotated[int, typer.Option(help="Outer steps of one trajectory at most.")]
 Breadth = Annotated[int, typer.Option(help="Trajectories at most.")]
 Nfe = Annotated[int | None, typer.Option(help="Outer steps of all trajectories at most.")]

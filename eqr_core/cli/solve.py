@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 from rich.console import Console
 
 from eqr_core.cli import options
 from eqr_core.cli.drawing import draw_grid, summary
+from eqr_core.engine.budget import Budget
 from eqr_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -22,22 +23,21 @@ MAX_INPUT = 1 << 20
 
 
 def solve(
-    grid: Annotated[str, typer.Argument(help="The grid as digits, . or 0 for blanks; - reads it.")],
-    model: Annotated[str | None, typer.Option(help="Name or folder of a checkpoint.")] = None,
-    task: Annotated[str | None, typer.Option(help="Task, where the grid does not tell.")] = None,
-    depth: options.Depth = 64,
-    breadth: options.Breadth = 16,
+    grid: options.Grid,
+    model: options.Model = None,
+    task: options.Task = None,
+    depth: options.Depth = Budget.depth,
+    breadth: options.Breadth = Budget.breadth,
     nfe: options.Nfe = None,
-    deadline_ms: Annotated[float | None, typer.Option(help="Time limit in ms.")] = None,
+    deadline_ms: options.DeadlineMs = None,
     tolerance: options.Tolerance = None,
-    stop: options.Stop = "converged",
+    stop: options.Stop = Budget.stop,
     seed: options.Seed = 0,
     noise: options.Noise = 0.0,
     selection: options.Selection = "residual",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Solve one grid and draw the answer."""
-    from eqr_core.engine.budget import Budget
     from eqr_core.tasks import parse_grid
 
     budget = Budget(depth, breadth, nfe, deadline_ms, tolerance, cast(Any, stop))
@@ -97,5 +97,6 @@ def to_document(answer: Answer) -> dict[str, Any]:
         },
         "agreement": answer.agreement,
         "seed": answer.seed,
+        "cached": False,
         "timing_ms": {"queue": queue, "solve": spent, "total": queue + spent},
     }
