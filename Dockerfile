@@ -4,7 +4,7 @@ FROM python:3.12-slim-bookworm AS build
 
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
-ARG TORCH=torch==2.13.0
+ARG TORCH=torch
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 RUN python -m venv /opt/eqr
@@ -24,7 +24,7 @@ USER 10001
 WORKDIR /home/eqr
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready', timeout=4)"]
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ.get('EQR_PORT', '8000') + '/health/ready', timeout=4)"]
 # SIGTERM drains: no new solves, running ones end, at most EQR_DRAIN_SECONDS.
 STOPSIGNAL SIGTERM
 CMD ["eqr", "serve"]

@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV), several minutes the first time"
 	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) setuptools wheel
-	$(PIP) torch==2.13.0
+	$(PIP) torch
 	$(PIP) --no-build-isolation --editable '.[service,train,dev]'
 	@touch $@
 
