@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -34,14 +35,20 @@ class Server:
     log: Path
 
 
+TOKEN = secrets.token_hex(32)
+HTTP = httpx.Client(timeout=None)
+"""Without limits of time: a test that waits too long is a slow machine, not a fault."""
+
+
 def environment() -> dict[str, str]:
-    """This process's, without settings of its own, for a Ray that needs no token."""
+    """This process's, without settings of its own, for a Ray with a token of its own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("EQR_")}
     return {
         **kept,
         "PYTHONPATH": str(ROOT),
         "PYTHONWARNINGS": "",
-        "RAY_AUTH_MODE": "disabled",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": TOKEN,
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "120",
     }
@@ -85,7 +92,7 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 def samples(url: str) -> dict[str, float]:
     """Values of all metrics, summed over replicas and labels, and by name with sorted labels."""
-    text = httpx.get(f"{url}/metrics").raise_for_status().text
+    text = HTTP.get(f"{url}/metrics").raise_for_status().text
     totals: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         for name, labels, value, *_ in family.samples:

@@ -13,20 +13,36 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.checkpoints import save_random
-from tests.e2e.conftest import EQR, Server, environment, eventually, free_port, samples, serving
+from tests.e2e.conftest import (
+    EQR,
+    HTTP,
+    Server,
+    environment,
+    eventually,
+    free_port,
+    samples,
+    serving,
+)
 
 NINE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
-LONG = {"depth": 4096, "breadth": 2, "stop": "exhausted", "deadline_ms": 3_600_000}
+LONG = {"depth": 4096, "breadth": 4, "stop": "exhausted", "deadline_ms": 3_600_000}
 SOLVER = "ray::ServeReplica:eqr:Solver"
 
 
 @pytest.fixture(scope="module")
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("own")
-    save_random(folder / "random")
-    with serving(folder, "--models", str(folder / "random"), "--drain-seconds", "3600") as server:
+def own_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own") / "random"
+    save_random(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def own_server(own_model: Path) -> Iterator[Server]:
+    flags = ["--models", str(own_model), "--drain-seconds", "3600"]
+    with serving(own_model.parent, *flags) as server:
         yield server
 
 
@@ -39,13 +55,14 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 def long_solve(pool: ThreadPoolExecutor, url: str) -> Future[httpx.Response]:
     """A solve that goes on for a while, begun and now in its slots."""
     body = {"grid": NINE, "budget": LONG}
-    answer = pool.submit(httpx.post, f"{url}/solve", json=body, timeout=None)
-    eventually(lambda: samples(url)["eqr_slots_busy"] > 0)
+    answer = pool.submit(HTTP.post, f"{url}/solve", json=body)
+    eventually(lambda: answer.done() or samples(url)["eqr_slots_busy"] > 0)
+    assert not answer.done(), answer.result().text
     return answer
 
 
 def ready(url: str) -> int:
-    return httpx.get(f"{url}/health/ready").status_code
+    return HTTP.get(f"{url}/health/ready").status_code
 
 
 def test_a_solve_survives_the_death_of_its_solver(
@@ -57,7 +74,7 @@ def test_a_solve_survives_the_death_of_its_solver(
     response = answer.result()
     assert response.status_code == 200, response.text
     assert response.json()["iterations"] == LONG["depth"]
-    assert response.json()["nfe"] == 2 * 4096
+    assert response.json()["nfe"] == 4 * 4096
     assert processes(own_server.process.pid, SOLVER) != [solver]
     assert ready(own_server.url) == 200
 
@@ -68,11 +85,11 @@ def test_a_stop_signal_lets_running_solves_end(
     answer = long_solve(pool, own_server.url)
     own_server.process.send_signal(signal.SIGTERM)
     eventually(lambda: ready(own_server.url) == 503)
-    refused = httpx.post(f"{own_server.url}/solve", json={"grid": NINE}, timeout=None)
+    refused = HTTP.post(f"{own_server.url}/solve", json={"grid": NINE})
     assert refused.status_code == 503
     assert refused.json()["code"] == "draining"
     assert int(refused.headers["retry-after"]) > 0
-    assert httpx.get(f"{own_server.url}/health/live").status_code == 200
+    assert HTTP.get(f"{own_server.url}/health/live").status_code == 200
     response = answer.result()
     assert response.status_code == 200, response.text
     assert response.json()["iterations"] == LONG["depth"]
@@ -98,6 +115,55 @@ def test_a_stop_signal_while_it_starts_leaves_nothing_behind(
     assert process.wait() == 130
     assert "Traceback" not in log.read_text()
     eventually(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+
+
+def test_two_replicas_share_the_work_and_outlive_each_other(
+    own_model: Path, tmp_path: Path
+) -> None:
+    def solve(number: int) -> int:
+        body = {"grid": NINE, "seed": number, "budget": {"depth": 50, "breadth": 1}}
+        return HTTP.post(f"{server.url}/solve", json=body).status_code
+
+    with serving(tmp_path, "--models", str(own_model), "--replicas", "2") as server:
+        solvers = processes(server.process.pid, SOLVER)
+        assert len(solvers) == 2
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(solve, range(40))) == {200}
+            assert solves_by_replica(server.url).count(0.0) == 0
+            assert sum(solves_by_replica(server.url)) == 40
+            answers = [pool.submit(solve, number) for number in range(40)]
+            os.kill(solvers[0], signal.SIGKILL)
+            assert {answer.result() for answer in answers} == {200}
+        eventually(lambda: len(solves_by_replica(server.url)) == 2)
+        assert solvers[0] not in processes(server.process.pid, SOLVER)
+
+
+def solves_by_replica(url: str) -> list[float]:
+    """Answers that each solver replica has counted."""
+    text = HTTP.get(f"{url}/metrics").raise_for_status().text
+    replicas: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "eqr_slots":
+                replicas.setdefault(sample.labels["replica"], 0.0)
+            if sample.name == "eqr_solves_total":
+                name = sample.labels["replica"]
+                replicas[name] = replicas.get(name, 0.0) + sample.value
+    return list(replicas.values())
+
+
+def test_a_service_whose_ray_has_died_says_so(own_model: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, "--models", str(own_model)) as server:
+        (gcs,) = [
+            process
+            for process in processes(server.process.pid, "")
+            if b"gcs_server" in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[0]
+        ]
+        os.kill(gcs, signal.SIGKILL)
+        assert server.process.wait() == 1
+    log = server.log.read_text()
+    assert "Traceback" not in log
+    assert "error: Ray no longer answers" in log
 
 
 def test_the_demonstration_solves_and_draws(main_model: str, tmp_path: Path) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.conftest import EQR, SLOTS, environment, free_port, samples
+from tests.e2e.conftest import EQR, HTTP, SLOTS, environment, free_port, samples
 
 FOUR = "1...4...2..3...."
 
@@ -24,13 +23,13 @@ GAUGES = {"eqr_slots", "eqr_slots_busy", "eqr_requests_waiting"}
 
 
 def test_health(server_url: str) -> None:
-    assert httpx.get(f"{server_url}/health/live").json() == {"status": "live"}
-    assert httpx.get(f"{server_url}/health/ready").json() == {"status": "ready"}
+    assert HTTP.get(f"{server_url}/health/live").json() == {"status": "live"}
+    assert HTTP.get(f"{server_url}/health/ready").json() == {"status": "ready"}
 
 
 def test_the_metrics_are_there_with_their_kinds(server_url: str) -> None:
-    httpx.get(f"{server_url}/nothing")
-    response = httpx.get(f"{server_url}/metrics")
+    HTTP.get(f"{server_url}/nothing")
+    response = HTTP.get(f"{server_url}/metrics")
     assert response.headers["content-type"].startswith("text/plain")
     families = list(text_string_to_metric_families(response.text))
     kinds = {family.name: family.type for family in families}
@@ -50,7 +49,7 @@ def test_the_metrics_are_there_with_their_kinds(server_url: str) -> None:
 def test_the_metrics_count_what_was_done(server_url: str) -> None:
     before = samples(server_url)
     answers = [
-        httpx.post(
+        HTTP.post(
             f"{server_url}/solve",
             json={
                 "grid": FOUR,
@@ -58,11 +57,10 @@ def test_the_metrics_count_what_was_done(server_url: str) -> None:
                 "model": "other",
                 "budget": {"depth": 5, "breadth": 3, "stop": "exhausted"},
             },
-            timeout=None,
         ).json()
         for seed in range(4)
     ]
-    httpx.get(f"{server_url}/nothing")
+    HTTP.get(f"{server_url}/nothing")
     after = samples(server_url)
 
     def grew(name: str) -> float:
@@ -84,16 +82,16 @@ def test_the_metrics_count_what_was_done(server_url: str) -> None:
 
 
 def test_docs_and_home(server_url: str) -> None:
-    home = httpx.get(server_url)
+    home = HTTP.get(server_url)
     assert (home.status_code, home.headers["location"]) == (307, "/docs")
-    assert "openapi.json" in httpx.get(f"{server_url}/docs").text
+    assert "openapi.json" in HTTP.get(f"{server_url}/docs").text
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/nothing"])
 def test_the_request_id_is_taken_or_made_and_comes_once(server_url: str, path: str) -> None:
-    given = httpx.get(f"{server_url}{path}", headers={"X-Request-Id": "caller-17/a=b"})
+    given = HTTP.get(f"{server_url}{path}", headers={"X-Request-Id": "caller-17/a=b"})
     assert given.headers.get_list("x-request-id") == ["caller-17/a=b"]
-    made = [httpx.get(f"{server_url}{path}").headers.get_list("x-request-id") for _ in range(2)]
+    made = [HTTP.get(f"{server_url}{path}").headers.get_list("x-request-id") for _ in range(2)]
     assert all(len(ids) == 1 for ids in made)
     assert made[0] != made[1]
 

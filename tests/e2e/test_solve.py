@@ -12,7 +12,7 @@ import pytest
 
 from eqr_core.tasks import parse_grid
 from service.client import AsyncEqrClient, EqrClient, TooManyRequests
-from tests.e2e.conftest import QUEUE, SLOTS, eventually, samples
+from tests.e2e.conftest import HTTP, QUEUE, SLOTS, eventually, samples
 
 FOUR = "1...4...2..3...."
 NINE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
@@ -27,7 +27,7 @@ LONG = {"depth": 4096, "breadth": 64, "stop": "exhausted"}
 
 
 def solve(url: str, **body: Any) -> dict[str, Any]:
-    response = httpx.post(f"{url}/solve", json=body, timeout=None)
+    response = HTTP.post(f"{url}/solve", json=body)
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
     return answer
@@ -60,7 +60,7 @@ def test_an_answer_has_the_fields_of_the_contract(server_url: str, grid: Any) ->
 
 
 def test_the_grid_chooses_the_model(server_url: str, main_model: str) -> None:
-    listed = httpx.get(f"{server_url}/models").json()["models"]
+    listed = HTTP.get(f"{server_url}/models").json()["models"]
     first = listed[0]["name"]
     assert {model["name"] for model in listed} == {first, "other"}
     chosen = {
@@ -71,7 +71,7 @@ def test_the_grid_chooses_the_model(server_url: str, main_model: str) -> None:
     for name in (first, "other"):
         answer = solve(server_url, grid=FOUR, model=name, budget={"depth": 1, "breadth": 1})
         assert answer["model"] == name
-        one = httpx.get(f"{server_url}/models/{name}").json()
+        one = HTTP.get(f"{server_url}/models/{name}").json()
         assert one in listed
         assert len(one["digest"]) == 64
 
@@ -146,23 +146,25 @@ def test_a_client_that_goes_away_frees_its_slots(server_url: str) -> None:
     async def ask_and_leave() -> None:
         async with AsyncEqrClient(server_url) as client:
             asking = asyncio.create_task(client.solve(NINE, budget=LONG))
-            while not (await asyncio.to_thread(samples, server_url))["eqr_slots_busy"]:
+            while not asking.done():
+                if (await asyncio.to_thread(samples, server_url))["eqr_slots_busy"]:
+                    break
                 await asyncio.sleep(0.05)
-            asking.cancel()
+            assert asking.cancel(), asking.result()
 
     asyncio.run(ask_and_leave())
     eventually(lambda: samples(server_url)["eqr_slots_busy"] == 0)
     after = samples(server_url)
     cancelled = [name for name in after if "finish_reason=cancelled" in name]
     assert sum(after[name] - before.get(name, 0.0) for name in cancelled) == 1
-    full_cost = 4096 * 64
-    assert after["eqr_outer_steps_total"] - before["eqr_outer_steps_total"] < full_cost
+    assert after["eqr_outer_steps_total"] > before["eqr_outer_steps_total"]
+    assert samples(server_url)["eqr_outer_steps_total"] == after["eqr_outer_steps_total"]
 
 
 def test_a_full_queue_is_told_at_once(server_url: str) -> None:
     async def flood() -> list[TooManyRequests]:
         refused: list[TooManyRequests] = []
-        async with AsyncEqrClient(server_url, timeout=httpx.Timeout(None)) as client:
+        async with AsyncEqrClient(server_url) as client:
             budget = {**LONG, "breadth": 1}
             running = {
                 asyncio.create_task(client.solve(NINE, budget=budget, seed=seed))
@@ -197,7 +199,7 @@ def test_the_sync_client_reads_answers_and_models(server_url: str) -> None:
 
 
 def test_answers_fit_the_openapi_document(server_url: str) -> None:
-    document = httpx.get(f"{server_url}/openapi.json").json()
+    document = HTTP.get(f"{server_url}/openapi.json").json()
     assert document["openapi"].startswith("3.1")
     assert {"/solve", "/models", "/models/{name}", "/health/live", "/health/ready", "/metrics"} == (
         set(document["paths"])
@@ -214,8 +216,8 @@ def test_answers_fit_the_openapi_document(server_url: str) -> None:
         jsonschema.validate(value, schema)
 
     check(solve(server_url, grid=FOUR, include=["history"]), "SolveAnswer")
-    check(httpx.get(f"{server_url}/models").json(), "ModelsAnswer")
-    check(httpx.post(f"{server_url}/solve", json={"grid": "1"}, timeout=None).json(),
+    check(HTTP.get(f"{server_url}/models").json(), "ModelsAnswer")
+    check(HTTP.post(f"{server_url}/solve", json={"grid": "1"}).json(),
           "ProblemDocument")  # fmt: skip
     check({"grid": FOUR, "budget": {"depth": 3}}, "SolveBody")
     assert "HTTPValidationError" not in json.dumps(document["paths"])
