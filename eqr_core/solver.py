@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ DEFAULT_BUDGET = Budget()
 
 
 class Solver:
-    """Solves puzzles in this process with one checkpoint.
+    """Solves puzzles in this process with one checkpoint. Threads may share it: they take turns.
 
     >>> from eqr_core import Budget, Solver
     >>> solver = Solver.load("sudoku4")  # doctest: +SKIP
@@ -29,6 +30,7 @@ class Solver:
         """Use `engine`'s model of that name; None: the one that fits each grid best."""
         self._engine = engine
         self._model = model
+        self._lock = threading.Lock()
 
     @classmethod
     def load(cls, model: str | Path, *, slots: int = 64) -> Solver:
@@ -91,4 +93,5 @@ class Solver:
                     selection=selection,
                 )
             )
-        return self._engine.solve(requests)
+        with self._lock:
+            return self._engine.solve(requests)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,16 @@ def test_many_grids_get_the_answers_they_get_alone(folder: Path) -> None:
     alone = [solver.solve(t, budget, seed=3, noise=0.01, selection="majority") for t in texts]
     assert [a.trajectories for a in together] == [a.trajectories for a in alone]
     assert solver.solve_many([]) == []
+
+
+def test_threads_may_share_a_solver(folder: Path) -> None:
+    solver = Solver.load(folder, slots=4)
+    texts = [tiny.TASK.text(grid) for grid in tiny.puzzles(24)]
+    budget = Budget(depth=8, breadth=4)
+    with ThreadPoolExecutor(6) as threads:
+        shared = list(threads.map(lambda text: solver.solve(text, budget), texts))
+    alone = Solver.load(folder).solve_many(texts, budget)
+    assert [a.trajectories for a in shared] == [a.trajectories for a in alone]
 
 
 def test_a_full_grid_comes_back(folder: Path) -> None:

@@ -160,8 +160,9 @@ class AsyncEngine:
                 raise _again(self._closed)
             if self._thread is None:
                 raise EngineStopped("the engine was not started")
-            if len(self._posted) >= self.engine.queue:
-                raise QueueFull(f"{self.engine.queue} requests are already waiting")
+            # The letter box of one tick: what the engine has no room for is refused in the next.
+            if len(self._posted) >= self.engine.slots + self.engine.queue:
+                raise QueueFull(f"{len(self._posted)} requests are already waiting")
             self._posted.append(_Post(request, waiter, time.monotonic()))
             self._wake.notify()
         return request.id, waiter

@@ -12,13 +12,24 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from eqr_core.engine.answer import Answer, Progress, SolveRequest, TrajectoryResult
+from eqr_core.engine.answer import (
+    Answer,
+    Progress,
+    SolveRequest,
+    TrajectoryResult,
+    already_solved,
+)
 from eqr_core.engine.lane import Lane
 from eqr_core.engine.stats import Observer, Stats, Tick
-from eqr_core.errors import EqrError, GridError, ModelError, Problem
+from eqr_core.errors import EqrError, GridError, ModelError, QueueFull, shown
 from eqr_core.model.card import Card
-from eqr_core.model.checkpoint import build_operator, find_checkpoint, load_checkpoint
-from eqr_core.tasks.base import Grid, Task
+from eqr_core.model.checkpoint import (
+    build_operator,
+    check_sizes,
+    find_checkpoint,
+    load_checkpoint,
+)
+from eqr_core.tasks.base import Task
 
 __all__ = ["Answer", "Engine", "Progress", "SolveRequest", "TrajectoryResult"]
 
@@ -29,7 +40,7 @@ class Engine:
     """Solves requests by ticks. Not thread-safe: AsyncEngine owns one from a single thread.
 
     Every (checkpoint, task size) that is asked for gets `slots` slots and a line of its own, in
-    which at most `queue` requests hold no slot.
+    which `queue` requests can wait.
     """
 
     def __init__(
@@ -41,7 +52,10 @@ class Engine:
         compiled: bool = False,
         observer: Observer | None = None,
     ) -> None:
-        """Load `checkpoints`, each a zoo name or a folder. ModelError, CheckpointError.
+        """Load `checkpoints`, each a zoo name or a folder.
+
+        CheckpointError for a damaged one; ModelError for one that is unknown or does not fit a
+        size on its card, so that no request finds out.
 
         `compiled` outer steps are about three times as fast on a CPU and take half a minute to
         compile: for long work, such as an evaluation.
@@ -82,15 +96,16 @@ class Engine:
         for weights, card in loaded:
             if card.name in cards:
                 raise ModelError(f"two checkpoints are named {card.name!r}")
+            check_sizes(card)
             self._weights[card.name], cards[card.name] = weights, card
         self.models: Mapping[str, Card] = MappingProxyType(cards)
+        self.slots = slots
         self.queue = queue
-        self._slots = slots
         self._compiled = compiled
         self._observer = observer
         self._lanes: dict[tuple[str, str], Lane] = {}
         self._lane_of: dict[str, Lane] = {}
-        self._ready: list[Answer] = []
+        self._ready: dict[str, Answer] = {}
         self._outcomes: Counter[str] = Counter()
         self._ticks = 0
         self._outer_steps = 0
@@ -139,11 +154,13 @@ class Engine:
         """
         request = replace(request, id=request.id or uuid.uuid4().hex)
         self._check_fit(request.task, request.model)
-        _check_grid(request.task, request.grid)
-        if request.id in self._lane_of:
-            raise EqrError(f"id: {request.id!r} is already being solved")
+        problems = request.task.validate(request.grid)
+        if problems:
+            raise GridError(problems)
+        if request.id in self._lane_of or request.id in self._ready:
+            raise EqrError(f"id: {shown(request.id)} is already being solved")
         if request.task.verify(request.grid, request.grid):
-            self._ready.append(_already_solved(request))
+            self._ready[request.id] = already_solved(request)
             return request.id
         lane = self._lane(request.task, request.model)
         lane.submit(request, time.monotonic() if moment is None else moment)
@@ -164,15 +181,20 @@ class Engine:
         return None if lane is None else lane.progress(request_id)
 
     def step(self) -> list[Answer]:
-        """One tick over all lanes: the answers of the requests that ended in it."""
+        """One tick over all lanes: the answers of the requests that ended in it.
+
+        A tick ends early when a deadline passes in it, so that the next one can end the request.
+        """
         begin = time.perf_counter()
-        answers, self._ready = self._ready, []
+        answers, self._ready = list(self._ready.values()), {}
         outer_steps = 0
-        for lane in self._lanes.values():
-            if lane.active:
-                ended, steps = lane.tick()
-                outer_steps += steps
-                answers.extend(ended)
+        lanes = [lane for lane in self._lanes.values() if lane.active]
+        now = time.monotonic()
+        until = min((lane.scheduler.next_deadline(now) for lane in lanes), default=now)
+        for lane in lanes:
+            ended, steps = lane.tick(until)
+            outer_steps += steps
+            answers.extend(ended)
         for answer in answers:
             self._lane_of.pop(answer.id, None)
             self._outcomes.update(t.outcome for t in answer.trajectories)
@@ -183,32 +205,47 @@ class Engine:
             self._tick_seconds += seconds
         self._refresh()
         if outer_steps and self._observer is not None:
-            now = self._stats
-            self._observer(Tick(seconds, outer_steps, now.slots_busy, now.requests_waiting))
+            stats = self._stats
+            self._observer(Tick(seconds, outer_steps, stats.slots_busy, stats.requests_waiting))
         return answers
 
     def solve(self, requests: Sequence[SolveRequest]) -> list[Answer]:
         """Solve all requests, in order of `requests`, admitting as many as there are slots.
 
-        Answers to requests that were submitted before are kept for the next `step`.
+        Raises as `submit` does, and EqrError where two requests have one id; then, and when
+        interrupted, none of them goes on. Answers to requests that were submitted before are
+        kept for the next `step`.
         """
+        named = [request.id for request in requests if request.id]
+        if len(set(named)) < len(named):
+            twice = next(name for name, count in Counter(named).items() if count > 1)
+            raise EqrError(f"id: {shown(twice)} stands more than once")
         answers: dict[str, Answer] = {}
-        others: list[Answer] = []
-        ids: list[str] = []
-        while len(answers) < len(requests):
-            room = min(self._slots, self.queue)
-            while len(ids) < len(requests) and len(ids) - len(answers) < room:
-                if self._stats.requests_waiting >= self.queue:
-                    break
-                ids.append(self.submit(requests[len(ids)]))
-            mine = set(ids)
-            for answer in self.step():
-                if answer.id in mine:
-                    answers[answer.id] = answer
-                else:
-                    others.append(answer)
-        self._ready.extend(others)
+        others: dict[str, Answer] = {}
+        ids: dict[str, None] = {}
+        try:
+            while len(answers) < len(requests):
+                while len(ids) < len(requests) and len(ids) - len(answers) < self.slots:
+                    try:
+                        ids[self.submit(requests[len(ids)])] = None
+                    except QueueFull:  # of requests from before
+                        break
+                for answer in self.step():
+                    (answers if answer.id in ids else others)[answer.id] = answer
+        finally:
+            for request_id in ids:
+                if request_id not in answers:
+                    self._discard(request_id)
+            self._ready.update(others)
         return [answers[request_id] for request_id in ids]
+
+    def _discard(self, request_id: str) -> None:
+        """End a request of which nobody wants the answer."""
+        self._ready.pop(request_id, None)
+        lane = self._lane_of.pop(request_id, None)
+        if lane is not None:
+            lane.discard(request_id)
+            self._refresh()
 
     def _lane(self, task: Task, model: str) -> Lane:
         lane = self._lanes.get((model, task.size))
@@ -219,7 +256,7 @@ class Engine:
                 model,
                 operator,
                 card.tolerance,
-                slots=self._slots,
+                slots=self.slots,
                 queue=self.queue,
                 compiled=self._compiled,
             )
@@ -229,7 +266,7 @@ class Engine:
     def _check_fit(self, task: Task, name: str) -> None:
         card = self.models.get(name)
         if card is None:
-            raise ModelError(f"unknown model {name!r}; there is {', '.join(self.models)}")
+            raise ModelError(f"unknown model {shown(name)}; there is {', '.join(self.models)}")
         if card.task != task.name or task.size not in card.sizes:
             raise ModelError(
                 f"{name} solves {card.task} {', '.join(card.sizes)}, not {task.name} {task.size}"
@@ -247,36 +284,3 @@ class Engine:
             tick_seconds=self._tick_seconds,
             trajectories=dict(self._outcomes),
         )
-
-
-def _check_grid(task: Task, grid: Grid) -> None:
-    if len(grid) != task.rows or any(len(row) != task.columns for row in grid):
-        raise GridError([Problem(f"the grid is not {task.size}")])
-    problems = task.validate(grid)
-    if problems:
-        raise GridError(problems)
-
-
-def _already_solved(request: SolveRequest) -> Answer:
-    return Answer(
-        id=request.id,
-        task=request.task.name,
-        model=request.model,
-        grid=request.grid,
-        text=request.task.text(request.grid),
-        residual=0.0,
-        converged=True,
-        verified=True,
-        finish_reason="converged",
-        iterations=0,
-        nfe=0,
-        layers=0,
-        started=0,
-        finished_converged=0,
-        lost=0,
-        agreement=1.0,
-        seed=request.seed,
-        trajectories=(),
-        queue_seconds=0.0,
-        solve_seconds=0.0,
-    )

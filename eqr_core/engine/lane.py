@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eqr_core.engine.answer import Answer, Progress, SolveRequest, TrajectoryResult
-from eqr_core.engine.randomness import initial_state
+from eqr_core.engine.randomness import start_states
 from eqr_core.engine.runner import Row, Runner
 from eqr_core.engine.scheduler import Placement, Scheduler
 from eqr_core.engine.selection import agreement, choose
@@ -77,21 +77,30 @@ class Lane:
         )
         self._work[request.id] = _Work(request, tokens, moment)
 
-    def tick(self) -> tuple[list[Answer], int]:
-        """One tick: the answers that ended in it, and the number of outer steps run."""
+    def discard(self, request_id: str) -> None:
+        """End a request without an answer."""
+        self.scheduler.discard(request_id)
+        self._work.pop(request_id, None)
+
+    def tick(self, until: float = math.inf) -> tuple[list[Answer], int]:
+        """One tick: the answers that ended in it, and the number of outer steps run.
+
+        At the moment `until` of `time.monotonic` the rest of the outer steps wait for the next.
+        """
         plan = self.scheduler.plan(time.monotonic())
         for placement in plan.park:
             work = self._work[placement.request.id]
             work.parked[placement.trajectory] = self._pool.park(placement.slot)
         for placement in plan.place:
             self._enter(placement)
-        results = self._runner.run([self._row(placement) for placement in plan.run])
+        results = self._runner.run([self._row(placement) for placement in plan.run], until)
         self.scheduler.update(
-            (placement, residual, prediction)
-            for placement, (residual, prediction) in zip(plan.run, results, strict=True)
+            (placement, *results[placement.slot])
+            for placement in plan.run
+            if placement.slot in results
         )
         answers = [self._answer(request) for request in self.scheduler.take_ended()]
-        return answers, len(plan.run)
+        return answers, len(results)
 
     def progress(self, request_id: str) -> Progress | None:
         """Where a request stands; None before its first outer step and after its end."""
@@ -119,10 +128,7 @@ class Lane:
 
     @torch.inference_mode()
     def _initial(self, seed: int, trajectory: int) -> State:
-        operator = self._operator
-        if operator.config.initial == "fixed":
-            return tuple(rows[0] for rows in operator.fixed_state(1))
-        return tuple(initial_state(seed, trajectory, operator.state_shape, operator.state_count))
+        return tuple(rows[0] for rows in start_states(self._operator, [(seed, trajectory)]))
 
     def _row(self, placement: Placement) -> Row:
         request, trajectory = self._work[placement.request.id].request, placement.trajectory

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from eqr_core.model.layers import truncated_normal
+from eqr_core.model.operator import Operator, State
 
 
 def initial_state(
@@ -26,6 +27,18 @@ def initial_state(
         )
         for i in range(components)
     ]
+
+
+def start_states(operator: Operator, starts: Sequence[tuple[int, int]]) -> State:
+    """States in which the trajectories `starts`, (seed, trajectory) each, begin.
+
+    Tensors [len(starts), *state_shape]: random, or the operator's own where those are fixed.
+    """
+    if operator.config.initial == "fixed":
+        return operator.fixed_state(len(starts))
+    shape, count = operator.state_shape, operator.state_count
+    rows = [initial_state(seed, trajectory, shape, count) for seed, trajectory in starts]
+    return tuple(torch.stack(component) for component in zip(*rows, strict=True))
 
 
 def path_noise(

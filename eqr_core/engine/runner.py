@@ -1,4 +1,4 @@
-"""One outer step for the busy slots. The only file that may compile or pick dtypes.
+"""One outer step for the busy slots. The only file of the engine that compiles.
 
 A trajectory must give the same bits alone and in company. Every operator treats the rows of a
 batch independently, but a matrix library may round differently at another batch size. So rows
@@ -12,6 +12,8 @@ Idle slots are never gathered, so whatever they hold, NaN included, reaches nobo
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +22,7 @@ from torch import Tensor
 
 from eqr_core.engine.randomness import path_noise
 from eqr_core.engine.slots import SlotPool
-from eqr_core.model.operator import Noise, Operator, State, residual
+from eqr_core.model.operator import Noise, Operator, residual
 
 GROUP_SIZES = (16, 8, 4, 2)
 GROUP_VALUES = 65_536
@@ -52,17 +54,25 @@ class Runner:
             self.group_sizes = (*_agreeing_sizes(operator), 1)
 
     @torch.inference_mode()
-    def run(self, rows: Sequence[Row]) -> list[tuple[float, bytes]]:
-        """One outer step of each row: (residual, answer tokens), in the order of `rows`."""
+    def run(self, rows: Sequence[Row], until: float = math.inf) -> dict[int, tuple[float, bytes]]:
+        """One outer step of each row: (residual, answer tokens), by slot.
+
+        Rows whose turn has not come at the moment `until` of `time.monotonic` are left out, but
+        the first group never is.
+        """
         results: dict[int, tuple[float, bytes]] = {}
-        for kind in ([r for r in rows if not r.noise], [r for r in rows if r.noise]):
+        quiet, noisy = [r for r in rows if not r.noise], [r for r in rows if r.noise]
+        # Who was left out the last time stands first in `rows`, so its kind goes first.
+        for kind in (noisy, quiet) if rows and rows[0].noise else (quiet, noisy):
             start = 0
             while start < len(kind):
+                if results and time.monotonic() >= until:
+                    return results
                 size = next(s for s in self.group_sizes if s <= len(kind) - start)
                 group = kind[start : start + size]
                 start += size
                 results.update(zip((row.slot for row in group), self._step(group), strict=True))
-        return [results[row.slot] for row in rows]
+        return results
 
     def _step(self, group: Sequence[Row]) -> list[tuple[float, bytes]]:
         slots = torch.tensor([row.slot for row in group])
@@ -102,13 +112,12 @@ def _agreeing_sizes(operator: Operator) -> tuple[int, ...]:
     state = tuple(torch.randn(shape, generator=generator) for _ in range(operator.state_count))
     embedding = torch.randn(shape, generator=generator)
 
-    def steps(size: int) -> State:
-        parts = [
-            operator.outer_step(
-                tuple(rows[i : i + size] for rows in state), embedding[i : i + size]
-            )
-            for i in range(0, sizes[0], size)
-        ]
+    def steps(size: int) -> tuple[Tensor, ...]:
+        parts: list[tuple[Tensor, ...]] = []
+        for i in range(0, sizes[0], size):
+            old = tuple(rows[i : i + size] for rows in state)
+            new = operator.outer_step(old, embedding[i : i + size])
+            parts.append((*new, residual(new, old), operator.read(new)[0]))
         return tuple(torch.cat(rows) for rows in zip(*parts, strict=True))
 
     single = steps(1)

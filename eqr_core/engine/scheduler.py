@@ -1,10 +1,12 @@
 """Who gets which slot. Pure Python; the clock and the outer steps come from outside.
 
-Slots go one at a time to the request with the lowest (priority, slots held, deadline, arrival),
-so breadth is shared evenly within a priority. A request that holds nothing takes a slot from
-the one that holds the most, least urgent first, if that one keeps another: the trajectory there
-is parked and goes on later, unchanged. So nobody waits for a breadth that is not more urgent,
-only for requests, when there are more of them than slots.
+Slots go one at a time to the request with the lowest (priority, slots held, outer steps spent,
+deadline, arrival), so breadth is shared evenly within a priority: new requests are admitted by
+deadline and arrival, and a request that frees its slot stands behind those that have had less.
+A request that holds nothing takes a slot from the one that holds the most, least urgent first,
+if that one keeps another: the trajectory there is parked and goes on later, unchanged. So nobody
+waits for a breadth that is not more urgent, only for requests, when there are more of them than
+slots, and then for one trajectory of each at most.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import inf
 
 from eqr_core.engine import waves
 from eqr_core.engine.trajectory import Prediction, Request, Trajectory
@@ -41,7 +44,10 @@ Step = tuple[Placement, float, Prediction]
 
 
 class Scheduler:
-    """Requests, their trajectories, and `slots` slots. At most `queue` requests hold none."""
+    """Requests, their trajectories, and `slots` slots.
+
+    At most slots + queue requests at once, so that `queue` wait when each of the others has one.
+    """
 
     def __init__(self, slots: int, queue: int) -> None:
         self.slots = slots
@@ -73,14 +79,16 @@ class Scheduler:
         return self._requests.get(request_id)
 
     def add(self, request: Request) -> None:
-        """Take a request; QueueFull when too many already wait."""
+        """Take a request; QueueFull when there are as many as may be."""
         if request.id in self._requests:
             raise EqrError(f"id: {request.id!r} is already being solved")
-        if self.waiting >= self.queue:
-            raise QueueFull(f"{self.queue} requests are already waiting; try again later")
+        if self.active >= self.slots + self.queue:
+            raise QueueFull(
+                f"{self.active} requests are there already, {self.waiting} of them waiting; "
+                "try again later"
+            )
         request.arrival = self._arrivals
         self._arrivals += 1
-        waves.begin_wave(request)
         self._requests[request.id] = request
 
     def cancel(self, request_id: str) -> None:
@@ -89,6 +97,15 @@ class Scheduler:
         if request is not None:
             waves.stop(request, "cancelled")
             self._end(request)
+
+    def discard(self, request_id: str) -> None:
+        """`cancel`, and `take_ended` will not give the request out either."""
+        self.cancel(request_id)
+        self._ended = [request for request in self._ended if request.id != request_id]
+
+    def next_deadline(self, now: float) -> float:
+        """The first deadline after `now`; inf where there is none."""
+        return min((r.deadline for r in self._requests.values() if r.deadline > now), default=inf)
 
     def plan(self, now: float) -> Plan:
         """End what is past its deadline, fill the free slots, and say what runs."""
@@ -102,9 +119,13 @@ class Scheduler:
         return plan
 
     def update(self, steps: Iterable[Step]) -> None:
-        """Note what the outer steps gave; end, cut and widen what they decide."""
+        """Note what the outer steps gave; end, cut and widen what they decide.
+
+        `steps` may leave out some of the plan's `run`; the next plan has those first.
+        """
         touched: dict[str, Request] = {}
         for placement, residual, prediction in steps:
+            self._busy[placement.slot] = self._busy.pop(placement.slot)
             waves.record_step(placement.request, placement.trajectory, residual, prediction)
             touched[placement.request.id] = placement.request
         for request in touched.values():
@@ -125,10 +146,11 @@ class Scheduler:
         if not self._free:
             return
         line = [(self._rank(r, r.held), r, r.pending[::-1]) for r in self._requests.values()]
-        line = [entry for entry in line if entry[2]]
+        line = [entry for entry in line if entry[2] or not entry[1].wave]
         heapq.heapify(line)
         while self._free and line:
             _, request, pending = heapq.heappop(line)
+            pending = pending or _first_wave(request)[::-1]
             self._occupy(plan, request, pending.pop())
             if pending:
                 heapq.heappush(line, (self._rank(request, request.held), request, pending))
@@ -156,11 +178,12 @@ class Scheduler:
             most.remove(leaving)
             self._release(leaving.trajectory)
             plan.park.append(leaving)
-            held[request.id] = [self._occupy(plan, request, request.pending[0])]
+            pending = request.pending or _first_wave(request)
+            held[request.id] = [self._occupy(plan, request, pending[0])]
 
     @staticmethod
-    def _rank(request: Request, held: int) -> tuple[int, int, float, int]:
-        return (request.priority, held, request.deadline, request.arrival)
+    def _rank(request: Request, held: int) -> tuple[int, int, int, float, int]:
+        return (request.priority, held, request.nfe, request.deadline, request.arrival)
 
     def _occupy(self, plan: Plan, request: Request, trajectory: Trajectory) -> Placement:
         trajectory.slot = heapq.heappop(self._free)
@@ -180,3 +203,9 @@ class Scheduler:
             self._release(trajectory)
         del self._requests[request.id]
         self._ended.append(request)
+
+
+def _first_wave(request: Request) -> list[Trajectory]:
+    """Begun with the first slot and not before: a line of wide requests takes no memory."""
+    waves.begin_wave(request)
+    return request.pending

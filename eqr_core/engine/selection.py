@@ -17,6 +17,11 @@ def choose(request: Request, selection: Selection) -> Trajectory | None:
     A wave that was won is decided among those that won at t*. Otherwise all that have a
     prediction compete, ahead of the rest those that converged (or, with `stop: "verified"`,
     those that verified), which matters only at a deadline.
+
+    `majority` therefore votes over the whole breadth where all trajectories run to the end: with
+    `stop: "exhausted"`, or when no wave was won. A won wave ends at t*, where it seldom has more
+    than one candidate; what the others would have voted for is not known there, and what they
+    had by then depends on who got its slot first.
     """
     candidates = [t for t in request.trajectories if t.prediction and t.outcome != "diverged"]
     if request.finish_reason in ("converged", "verified"):

@@ -66,12 +66,9 @@ class Request:
     """The trajectories that started together last; `trajectories` ends with them."""
     cut_at: int | None = None
     """First outer step at which a trajectory of this wave won (t*); none needs to go beyond."""
+    nfe: int = 0
+    """Outer steps spent so far, over all trajectories."""
     finish_reason: FinishReason | None = None
-
-    @property
-    def nfe(self) -> int:
-        """Outer steps spent so far, over all trajectories."""
-        return sum(trajectory.steps for trajectory in self.trajectories)
 
     @property
     def held(self) -> int:

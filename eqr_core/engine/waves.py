@@ -45,6 +45,7 @@ def record_step(
 ) -> None:
     """Note one outer step of `trajectory`, and whether it was its last."""
     trajectory.steps += 1
+    request.nfe += 1
     if request.keep_history:
         trajectory.history.append(residual)
     if has_diverged(residual):

@@ -94,7 +94,9 @@ class OperatorConfig:
         allowed, kind = (int, "whole number") if isinstance(least, int) else (int | float, "number")
         number = isinstance(value, allowed) and not isinstance(value, bool)
         if not number or not least <= value <= most:
-            raise ModelError(f"{name} is {shown(value)}; it must be a {kind} from {least} to {most}")
+            raise ModelError(
+                f"{name} is {shown(value)}; it must be a {kind} from {least} to {most}"
+            )
 
     @property
     def layers_per_step(self) -> int:

@@ -10,7 +10,7 @@ from eqr_core.engine.answer import Answer, Progress, SolveRequest
 from eqr_core.engine.async_engine import AsyncEngine
 from eqr_core.engine.budget import Budget
 from eqr_core.engine.engine import Engine
-from eqr_core.errors import DeadlineExceeded, EngineStopped, GridError, QueueFull
+from eqr_core.errors import DeadlineExceeded, EngineStopped, EqrError, GridError, QueueFull
 from tests.engine import tiny
 
 ENDLESS = Budget(depth=4096, breadth=1024, stop="exhausted")
@@ -217,6 +217,18 @@ def test_a_deadline_before_any_outer_step_is_an_error(started: AsyncEngine) -> N
     async def main() -> None:
         with pytest.raises(DeadlineExceeded):
             await started.submit(ask(Budget(deadline_ms=1e-6)))
+
+    asyncio.run(main())
+
+
+def test_two_full_grids_of_one_id_at_once_both_hear_of_it(started: AsyncEngine) -> None:
+    async def main() -> None:
+        full = SolveRequest(tiny.TASK, tiny.FULL, "tiny", id="mine")
+        both = await asyncio.gather(
+            started.submit(full), started.submit(full), return_exceptions=True
+        )
+        assert {type(one) for one in both} <= {Answer, EqrError}
+        assert any(isinstance(one, Answer) for one in both)
 
     asyncio.run(main())
 

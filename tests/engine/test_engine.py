@@ -337,11 +337,12 @@ def test_the_most_specialised_model_is_chosen() -> None:
 
 def test_the_queue_is_bounded() -> None:
     engine = tiny.engine(slots=1, queue=3)
-    for _ in range(3):
+    for _ in range(4):
         engine.submit(ask())
-    with pytest.raises(QueueFull, match="3"):
+    with pytest.raises(QueueFull, match="4"):
         engine.submit(ask())
-    engine.step()
+    for _ in range(8):
+        engine.step()
     engine.submit(ask())
     assert len(run_out(engine)) == 4
 
@@ -353,20 +354,80 @@ def test_an_id_can_be_in_use_only_once() -> None:
         engine.submit(ask(id="mine"))
 
 
+def test_two_full_grids_of_one_id_are_two_requests() -> None:
+    engine = tiny.engine()
+    engine.submit(ask(tiny.FULL, id="mine"))
+    for grid in (tiny.FULL, tiny.GRID):
+        with pytest.raises(EqrError, match="mine"):
+            engine.submit(ask(grid, id="mine"))
+    assert [answer.id for answer in engine.step()] == ["mine"]
+    engine.submit(ask(id="mine"))
+
+
+def test_solve_refuses_an_id_that_stands_twice() -> None:
+    engine = tiny.engine(slots=1)
+    with pytest.raises(EqrError, match="'mine' stands more than once"):
+        engine.solve([ask(id="mine"), ask(), ask(id="mine")])
+    assert not engine.busy
+
+
+def test_when_solve_fails_its_own_requests_end_and_others_go_on() -> None:
+    engine = tiny.engine(slots=2)
+    engine.submit(ask(id="stranger"))
+    engine.submit(ask(tiny.FULL, id="full"))
+    wrong = ask(((1, 1, 0, 0), *tiny.GRID[1:]))
+    with pytest.raises(GridError, match="row 1"):
+        engine.solve([ask(budget=Budget(depth=5, breadth=1)), ask(id="late"), wrong])
+    assert engine.stats.requests_active == 1
+    assert [answer.id for answer in run_out(engine)] == ["full", "stranger"]
+    assert solve(engine, ask(id="late")).finish_reason == "exhausted"
+
+
+def test_a_tick_ends_early_at_a_deadline_and_the_others_lose_nothing() -> None:
+    task = Sudoku(box=(3, 3))
+    config = tiny.config(hidden=64)
+    blank: Grid = tuple((0,) * 9 for _ in range(9))
+    budget = Budget(depth=3, breadth=1, stop="exhausted")
+    others = [SolveRequest(task, blank, "tiny", budget, seed=i, id=f"{i}") for i in range(32)]
+    engine = tiny.engine(config, task=task)
+    hurried = SolveRequest(task, blank, "tiny", replace(budget, deadline_ms=3_600_000))
+    name = engine.submit(hurried)
+    for other in others:
+        engine.submit(other)
+    record = engine._lanes["tiny", "9x9"].scheduler.find(name)
+    assert record is not None
+    record.deadline = time.monotonic() + 1e-3
+    assert engine.step() == []
+    assert 0 < engine.stats.outer_steps < 33
+    answers = {answer.id: answer for answer in run_out(engine)}
+    assert (answers[name].finish_reason, answers[name].nfe) == ("deadline", 1)
+    alone = tiny.engine(config, task=task).solve(others)
+    assert [essence(answers[a.id]) for a in alone] == [essence(a) for a in alone]
+
+
+def test_a_card_that_does_not_fit_its_sizes_is_refused_when_loaded() -> None:
+    small = tiny.config("attention", vocabulary=3)
+    kinds = tiny.config(constraint_kinds=1)
+    fixed = tiny.config("token")
+    for config, size, message in [
+        (small, "4x4", "unfit: the model has a vocabulary of 3"),
+        (kinds, "4x4", "unfit: the model has constraint_kinds 1"),
+        (fixed, "9x9", "unfit: the model takes grids of 16 cells"),
+        (fixed, "5x5", "unfit: there is no 5x5 Sudoku"),
+    ]:
+        with pytest.raises(ModelError, match=message):
+            Engine.of([({}, Card("unfit", "sudoku", config, (size,)))])
+
+
 def test_solve_many_more_than_slots_and_queue_keeps_the_order() -> None:
-    grids = tiny.puzzles(40)
-    engine = tiny.engine(slots=3, queue=2)
+    grids = (*tiny.puzzles(40), tiny.FULL)
+    requests = [ask(g, Budget(depth=3 + i % 5, breadth=1)) for i, g in enumerate(grids)]
+    engine = tiny.engine(gain=RESTLESS, slots=3, queue=2)
     stranger = engine.submit(ask(id="stranger"))
-    answers = engine.solve([ask(g, Budget(depth=3, breadth=1)) for g in (*grids, tiny.FULL)])
-    for grid, answer in zip(grids, answers, strict=False):
-        filled = [(a, b) for a, b in zip(sum(grid, ()), sum(answer.grid, ()), strict=True) if a]
-        assert answer.trajectories and filled
-    assert [a.text for a in answers] == [
-        a.text
-        for a in tiny.engine().solve(
-            [ask(g, Budget(depth=3, breadth=1)) for g in (*grids, tiny.FULL)]
-        )
-    ]
+    answers = engine.solve(requests)
+    single = tiny.engine(gain=RESTLESS)
+    assert [essence(a) for a in answers] == [essence(solve(single, r)) for r in requests]
+    assert len({answer.text for answer in answers}) > 10
     assert stranger in {answer.id for answer in run_out(engine)}
 
 

@@ -22,7 +22,8 @@ def test_the_same_draw_again_and_another_everywhere_else() -> None:
     for place, draw in zip(places, draws, strict=True):
         assert torch.equal(draw, path_noise(*place, SHAPE, 1.0))
     for a, b in itertools.combinations(draws, 2):
-        assert not torch.isin(a, b).any() or (a == b).float().mean() < 0.01
+        # Equal anywhere: a shifted stream would be found too. A few float32 meet by chance.
+        assert torch.isin(a, b).float().mean() < 0.01
 
 
 def test_neither_draw_depends_on_the_global_generator() -> None:

@@ -44,9 +44,21 @@ def test_rows_of_any_company_and_noise_give_the_same_bits_and_keep_their_order()
     config = tiny.config("token", "hierarchical")
     mixed = [Row(slot, 9, slot, 1, 0.1 * (slot % 2)) for slot in (19, 4, 1, 2, 6, 3, 0, 12, 9)]
     together = pool_and_runner(config)[1].run(mixed)
-    alone = [pool_and_runner(config)[1].run([row])[0] for row in mixed]
-    assert together == alone
-    assert len({residual for residual, _ in together}) == len(mixed)
+    for row in mixed:
+        assert pool_and_runner(config)[1].run([row]) == {row.slot: together[row.slot]}
+    assert len({residual for residual, _ in together.values()}) == len(mixed)
+
+
+def test_at_the_moment_given_the_rest_is_left_out_and_stays_as_it_is() -> None:
+    pool, runner = pool_and_runner(tiny.config(hidden=16))
+    rows = [Row(slot, 0, slot, 1, 0.1 * (slot == 0)) for slot in range(SLOTS)]
+    before = [part.clone() for part in pool.state]
+    assert list(runner.run(rows, until=0.0)) == [0]
+    assert set(runner.run(rows[1:] + rows[:1], until=0.0)) == set(range(1, 17))
+    for part, old in zip(pool.state, before, strict=True):
+        assert [torch.equal(a, b) for a, b in zip(part, old, strict=True)] == [
+            slot > 16 for slot in range(SLOTS)
+        ]
 
 
 def test_large_states_are_computed_row_by_row() -> None:
@@ -56,7 +68,7 @@ def test_large_states_are_computed_row_by_row() -> None:
 
 
 def test_nothing_runs_without_rows() -> None:
-    assert pool_and_runner(tiny.config())[1].run([]) == []
+    assert pool_and_runner(tiny.config())[1].run([]) == {}
 
 
 # torch's compiler uses what torch has deprecated.
@@ -74,6 +86,7 @@ def test_a_compiled_step_is_the_same_function() -> None:
             pool.write(slot, initial_state(0, slot, operator.state_shape, operator.state_count), e)
         runner = Runner(operator, pool, compiled=compiled)
         results.append(runner.run([Row(slot, 0, slot, 1, 0.0) for slot in range(4)]))
-    for (eager, answer), (fast, same) in zip(*results, strict=True):
+    assert [list(result) for result in results] == [list(range(4))] * 2
+    for (eager, answer), (fast, same) in zip(*(r.values() for r in results), strict=True):
         assert fast == pytest.approx(eager, rel=1e-3)
         assert answer == same

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from eqr_core.engine.budget import Budget, Stop
-from eqr_core.engine.scheduler import Scheduler
+from eqr_core.engine.scheduler import Placement, Scheduler
 from eqr_core.engine.selection import choose
 from eqr_core.engine.trajectory import Request, Trajectory
 from eqr_core.errors import EqrError, QueueFull
@@ -161,6 +161,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.ended: set[str] = set()
         self.cancelled: set[str] = set()
         self.parked: set[Trajectory] = set()
+        self.left_out: list[Placement] = []
         self.now = 0.0
 
     @initialize(slots=st.integers(1, 9))
@@ -179,7 +180,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         request = make(name, budget, priority, deadline)
         waiting = sum(r.held == 0 for r in self.live.values())
         assert waiting == self.scheduler.waiting
-        if waiting >= self.scheduler.queue:
+        if len(self.live) >= self.scheduler.slots + self.scheduler.queue:
             with pytest.raises(QueueFull):
                 self.scheduler.add(request)
             return
@@ -199,26 +200,31 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.scheduler.busy == busy - held
         self.collect(self.scheduler.take_ended())
 
-    @rule()
-    def tick(self) -> None:
+    @rule(share=st.sampled_from([1.0, 1.0, 0.5, 0.2]))
+    def tick(self, share: float = 1.0) -> None:
+        """One tick in which only so many of the rows are reached."""
         self.now += 1.0
         before = {name: request.held for name, request in self.live.items()}
         plan = self.scheduler.plan(self.now)
         for place in plan.park:
             assert before[place.request.id] > 1
-            assert place.trajectory.running and place.trajectory.steps
+            assert place.trajectory.running
             self.parked.add(place.trajectory)
         for place in plan.place:
             assert place.trajectory.running
-            assert (place.trajectory.steps > 0) == (place.trajectory in self.parked)
+            assert place.trajectory.steps == 0 or place.trajectory in self.parked
             self.parked.discard(place.trajectory)
         self.check_fairness()
         slots = [place.slot for place in plan.run]
         assert len(slots) == len(set(slots)) == self.scheduler.busy
         assert all(0 <= slot < self.scheduler.slots for slot in slots)
         assert all(place.trajectory.running for place in plan.run)
+        first = [place for place in self.left_out if place in plan.run]
+        assert plan.run[: len(first)] == first
+        reached = math.ceil(share * len(plan.run))
+        self.left_out = plan.run[reached:]
         steps = []
-        for place in plan.run:
+        for place in plan.run[:reached]:
             script = self.scripts[place.request.id]
             index, step = place.trajectory.index, place.trajectory.steps + 1
             steps.append((place, script.residual(index, step), script.prediction(index, step)))
@@ -270,6 +276,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def waves_double(self) -> None:
         for request in self.live.values():
+            if not request.wave:
+                assert not request.trajectories and request.nfe == 0
+                continue
             sizes: list[int] = []
             for trajectory in request.trajectories:
                 if trajectory.wave == len(sizes):
@@ -348,6 +357,43 @@ def test_free_slots_are_shared_evenly() -> None:
     assert [request.held for request in requests] == [4, 4, 4]
 
 
+def test_who_has_had_most_stands_behind_when_there_are_more_requests_than_slots() -> None:
+    scheduler = Scheduler(slots=2, queue=8)
+    scripts: dict[str, Script] = {}
+    for name in ("wide", "broad"):
+        scheduler.add(make(name, Budget(depth=20, breadth=16, stop="exhausted")))
+    scheduler.add(make("narrow", Budget(depth=1, breadth=1, stop="exhausted")))
+    scripts = dict.fromkeys(("wide", "broad", "narrow"), restless())
+    ended = [[request.id for request in tick(scheduler, scripts)] for _ in range(21)]
+    assert ended[20] == ["narrow"]
+
+
+def test_room_for_as_many_as_slots_and_queue_and_no_wave_before_its_slot() -> None:
+    scheduler = Scheduler(slots=6, queue=2)
+    requests = [make(f"r{i}", Budget(breadth=1024, stop="exhausted")) for i in range(9)]
+    for request in requests[:8]:
+        scheduler.add(request)
+    with pytest.raises(QueueFull, match="8 requests are there already, 8 of them waiting"):
+        scheduler.add(requests[8])
+    scheduler.plan(0.0)
+    assert [len(request.trajectories) for request in requests] == [1024] * 6 + [0] * 3
+    scheduler.cancel("r0")
+    scheduler.add(requests[8])
+    scheduler.plan(0.0)
+    assert len(requests[6].trajectories) == 1024
+
+
+def test_a_discarded_request_is_not_given_out() -> None:
+    scheduler = Scheduler(slots=2, queue=2)
+    for name in ("a", "b"):
+        scheduler.add(make(name, Budget(breadth=1)))
+    scheduler.plan(0.0)
+    scheduler.discard("a")
+    scheduler.cancel("b")
+    assert [request.id for request in scheduler.take_ended()] == ["b"]
+    assert scheduler.busy == scheduler.active == 0
+
+
 def test_order_of_admission() -> None:
     scheduler = Scheduler(slots=1, queue=8)
     scripts: dict[str, Script] = {}
@@ -380,6 +426,7 @@ def test_nfe_below_breadth_shrinks_the_wave() -> None:
     request = make("r", Budget(depth=64, breadth=16, nfe=3, stop="exhausted"))
     scheduler = Scheduler(slots=64, queue=1)
     scheduler.add(request)
+    scheduler.plan(0.0)
     assert [t.depth for t in request.trajectories] == [1, 1, 1]
 
 
