@@ -9,8 +9,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from typing import Any
 
@@ -26,8 +26,8 @@ from service.settings import Settings
 POLL_SECONDS = 0.1
 WATCH_SECONDS = 3.0
 ASK_SECONDS = 10.0
-MISSES = 3
-"""Status questions without an answer after which Ray counts as dead."""
+LOST_SECONDS = 30.0
+"""So long without an answer from Serve's controller, and Ray counts as dead."""
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
 
 
@@ -136,30 +136,31 @@ def wait_for_stop() -> None:
 
     ServiceLost when Ray no longer answers.
     """
-    stop, lost = threading.Event(), threading.Event()
+    stop, answered = threading.Event(), threading.Event()
     kinds = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(kind, lambda *_: stop.set()) for kind in kinds]
-    threading.Thread(target=_watch, args=(stop, lost), name="eqr-watch", daemon=True).start()
-    stop.wait()
-    for kind, handler in zip(kinds, before, strict=True):
-        signal.signal(kind, handler)
-    if lost.is_set():
-        raise ServiceLost("Ray no longer answers; the service is gone")
-
-
-def _watch(stop: threading.Event, lost: threading.Event) -> None:
-    """Set both when Serve's controller has not answered for a while; it may be restarted."""
-    asker = ThreadPoolExecutor(1)
-    misses = 0
-    while misses < MISSES and not stop.wait(WATCH_SECONDS):
-        try:
-            asker.submit(serve.status).result(ASK_SECONDS)
-            misses = 0
-        except Exception:  # whatever a Ray that has died gives
-            misses += 1
-    if misses == MISSES:
-        lost.set()
+    watcher = threading.Thread(target=_watch, args=(stop, answered), daemon=True)
+    watcher.start()
+    try:
+        while not stop.wait(LOST_SECONDS):
+            if not answered.is_set():
+                raise ServiceLost("Ray no longer answers; the service is gone")
+            answered.clear()
+    finally:
         stop.set()
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
+    # Serve would start another Ray for a question that comes after this one has stopped.
+    watcher.join(ASK_SECONDS)
+
+
+def _watch(stop: threading.Event, answered: threading.Event) -> None:
+    """Ask Serve's controller again and again. In a thread: a dead Ray may not answer at all."""
+    while not stop.wait(WATCH_SECONDS):
+        # It may be gone for a moment, to be restarted by Ray.
+        with suppress(Exception):
+            if APP_NAME in serve.status().applications:
+                answered.set()
 
 
 def reachable(host: str) -> str:
