@@ -75,6 +75,7 @@ def test_solve_prints_the_answer_as_json(model: Path) -> None:
     assert answer["text"] == "".join(str(digit) for row in answer["grid"] for digit in row)
     assert answer["breadth"]["started"] == 2
     assert answer["nfe"] == 8
+    assert answer["cached"] is False
     again = json.loads(run("solve", GRID, "--model", model, "--depth", 4, "--json").stdout)
     assert again["grid"] == answer["grid"]
 
@@ -249,6 +250,15 @@ def test_models_import_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+def test_parity_prints_json_of_what_is_no_fixture(tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{}")
+    result = run("parity", tmp_path, "--json")
+    assert result.exit_code == 1
+    (row,) = json.loads(result.stdout)
+    assert (row["fixture"], row["ok"], row["error"]) == ("broken", False, None)
+
+
 def test_parity_refuses_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert "no such folder" in refused("parity", tmp_path / "none")
 
@@ -313,6 +323,10 @@ def test_train_goes_on_where_it_stopped_and_ends_130_on_ctrl_c(tmp_path: Path) -
 
 
 def test_unknown_commands_are_bad_usage() -> None:
+    assert "--bogus" in refused("--bogus")
+    assert "--bogus" in refused("models", "--bogus")
+    assert run("--help").exit_code == 0
+    assert "Commands" in run().output
     assert "nonsense" in refused("nonsense")
     assert "Missing command" in refused("models")
     assert "Missing command" in refused("generate")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -58,11 +60,12 @@ def evaluate(
     engine = Engine([model], slots=slots, compiled=compiled)
     with progress("puzzles", note=True) as bar:
         shown = bar.add_task("eval", total=len(rows), note="")
-        seen: list[bool] = []
+        seen = exact = 0
 
         def on_answer(right: bool) -> None:
-            seen.append(right)
-            bar.update(shown, advance=1, note=f"{sum(seen) / len(seen):.1%} exact")
+            nonlocal seen, exact
+            seen, exact = seen + 1, exact + right
+            bar.update(shown, advance=1, note=f"{exact / seen:.1%} exact")
 
         report = evaluate(
             engine,
@@ -84,13 +87,27 @@ def evaluate(
 
 def parity(
     folder: Annotated[Path, typer.Argument(help="Folder of fixture folders.")],
+    as_json: options.AsJson = False,
 ) -> None:
     """Compare every tensor of the reference fixtures with this code; exit 1 on a difference."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    from eqr_core.evaluation.parity import run
+    from eqr_core.evaluation.parity import check_parity, run
 
-    raise typer.Exit(run(folder))
+    if not as_json:
+        raise typer.Exit(run(folder))
+    rows = check_parity(folder)
+    plain = [
+        {**asdict(row), **{name: _number(getattr(row, name)) for name in ("error", "tolerance")}}
+        for row in rows
+    ]
+    typer.echo(json.dumps(plain))
+    raise typer.Exit(0 if all(row.ok for row in rows) else 1)
+
+
+def _number(value: float) -> float | None:
+    """`value`, None where it is none: JSON has no NaN."""
+    return value if math.isfinite(value) else None
 
 
 def write_json(target: str, document: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -23,6 +23,16 @@ BAD_INPUT = (BudgetError, DataError, GridError, ModelError, RecipeError)
 class Commands(TyperGroup):
     """A command group that reports errors in one line and never shows a traceback."""
 
+    def make_context(self, info_name: Any, args: Any, *rest: Any, **extra: Any) -> Any:
+        if not args:  # typer shows the help
+            return super().make_context(info_name, args, *rest, **extra)
+        try:
+            return super().make_context(info_name, args, *rest, **extra)
+        except Exception as error:
+            if getattr(error, "format_message", None) is None:  # --help ends with an exception
+                raise
+            report(error)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -33,8 +43,13 @@ class Commands(TyperGroup):
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise
-            typer.echo(f"error: {describe(error)}", err=True)
-            raise typer.Exit(exit_code(error)) from None
+            report(error)
+
+
+def report(error: Exception) -> NoReturn:
+    """Say in one line what happened, and end with its exit code."""
+    typer.echo(f"error: {describe(error)}", err=True)
+    raise typer.Exit(exit_code(error)) from None
 
 
 def exit_code(error: Exception) -> int:

@@ -20,11 +20,9 @@ if TYPE_CHECKING:
 
 models = typer.Typer(help="List, show, import and calibrate checkpoints.", no_args_is_help=False)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 
 @models.command("list")
-def list_models(as_json: AsJson = False) -> None:
+def list_models(as_json: options.AsJson = False) -> None:
     """List the checkpoints that come with the package."""
     from eqr_core.model.checkpoint import find_checkpoint, read_card, zoo_names
 
@@ -48,7 +46,7 @@ def list_models(as_json: AsJson = False) -> None:
 @models.command("show")
 def show(
     name: Annotated[str, typer.Argument(help="Name or folder of a checkpoint.")],
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show the card of a checkpoint."""
     from eqr_core.model.checkpoint import find_checkpoint, read_card
@@ -91,7 +89,7 @@ def calibrate_model(
     target: Annotated[float, typer.Option(help="Precision wanted among the converged.")] = 0.995,
     least_recall: Annotated[float, typer.Option(help="Share of the right ones to stop.")] = 0.5,
     compiled: options.Compiled = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Choose the tolerance of a checkpoint on held-out puzzles and write it into its card."""
     from eqr_core.data.packed import read_packed

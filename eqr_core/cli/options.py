@@ -27,7 +27,11 @@ Stop = Annotated[
 Seed = Annotated[int, typer.Option(help="Decides initial states and noise.")]
 Noise = Annotated[float, typer.Option(help="Standard deviation of the path noise.")]
 Selection = Annotated[
-    str, typer.Option(help="residual: the lowest score answers. majority: the most frequent grid.")
+    str,
+    typer.Option(
+        help="residual: the lowest score answers. majority: the most frequent grid; it needs "
+        "--stop exhausted to have a choice."
+    ),
 ]
 Slots = Annotated[int, typer.Option(help="Trajectories that run together.", min=1, max=4096)]
 Compiled = Annotated[

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import typer
 from rich.console import Console
@@ -14,9 +13,6 @@ from eqr_core.cli import options
 from eqr_core.cli.drawing import draw_grid, summary
 from eqr_core.engine.budget import Budget
 from eqr_core.errors import DataError
-
-if TYPE_CHECKING:
-    from eqr_core.engine.answer import Answer
 
 MAX_INPUT = 1 << 20
 """Characters read from standard input."""
@@ -44,6 +40,7 @@ def solve(
     text = read_grid(grid)
     parsed_task, parsed = parse_grid(text, task)
 
+    from eqr_core.engine.document import answer_document
     from eqr_core.engine.engine import Engine
     from eqr_core.model.checkpoint import zoo_names
     from eqr_core.solver import Solver
@@ -52,7 +49,7 @@ def solve(
     answer = Solver(engine).solve(
         text, budget, seed=seed, noise=noise, selection=cast(Any, selection), task=task
     )
-    document = to_document(answer)
+    document = answer_document(answer)
     if as_json:
         typer.echo(json.dumps(document))
         return
@@ -72,31 +69,3 @@ def read_grid(text: str) -> str:
     if not text.strip():
         raise DataError("standard input is empty; it must hold a grid")
     return text
-
-
-def to_document(answer: Answer) -> dict[str, Any]:
-    """The answer in the JSON form of `POST /solve` (DESIGN section 5)."""
-    queue, spent = answer.queue_seconds * 1000, answer.solve_seconds * 1000
-    return {
-        "id": answer.id,
-        "task": answer.task,
-        "model": answer.model,
-        "grid": [list(row) for row in answer.grid],
-        "text": answer.text,
-        "residual": answer.residual if math.isfinite(answer.residual) else None,
-        "converged": answer.converged,
-        "verified": answer.verified,
-        "finish_reason": answer.finish_reason,
-        "iterations": answer.iterations,
-        "nfe": answer.nfe,
-        "layers": answer.layers,
-        "breadth": {
-            "started": answer.started,
-            "converged": answer.finished_converged,
-            "lost": answer.lost,
-        },
-        "agreement": answer.agreement,
-        "seed": answer.seed,
-        "cached": False,
-        "timing_ms": {"queue": queue, "solve": spent, "total": queue + spent},
-    }

@@ -12,9 +12,9 @@ import torch
 
 from eqr_core.data.packed import PackedPuzzles
 from eqr_core.engine.halting import WINDOW
-from eqr_core.engine.randomness import initial_state
+from eqr_core.engine.randomness import start_states
 from eqr_core.engine.runner import GROUP_VALUES
-from eqr_core.model.operator import Operator, State, residual
+from eqr_core.model.operator import Operator, residual
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def follow(
         rows = [row for row, _ in part]
         e = operator.embed(torch.from_numpy(puzzles.question[rows]))
         answer = torch.from_numpy(puzzles.answer[rows])
-        state = _initial(operator, [(seed + row, index) for row, index in part])
+        state = start_states(operator, [(seed + row, index) for row, index in part])
         for step in range(depth):
             before, state = state, outer_step(state, e)
             predicted = operator.predict(operator.read(state)[0])
@@ -65,15 +65,6 @@ def follow(
         if on_rows is not None:
             on_rows(len(part))
     return Traces(scores(moved), right)
-
-
-def _initial(operator: Operator, starts: list[tuple[int, int]]) -> State:
-    """Initial states of the trajectories `starts`, (seed, index) each."""
-    if operator.config.initial == "fixed":
-        return operator.fixed_state(len(starts))
-    shape, count = operator.state_shape, operator.state_count
-    rows = [initial_state(seed, index, shape, count) for seed, index in starts]
-    return tuple(torch.stack(component) for component in zip(*rows, strict=True))
 
 
 def scores(residuals: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

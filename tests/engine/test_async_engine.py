@@ -147,7 +147,7 @@ def test_the_death_of_the_stepping_thread_fails_all_who_wait_and_all_who_come(
     asynchronous = AsyncEngine(engine)
     asynchronous.start()
 
-    def run(rows: object) -> None:
+    def run(*args: object) -> None:
         raise MemoryError("no more rows")
 
     async def main() -> None:
