@@ -21,6 +21,7 @@ from ray.serve.exceptions import DeploymentUnavailableError
 
 from eqr_core.errors import EqrError
 from service.app import APP_NAME, build
+from service.replica import check_models
 from service.settings import Settings
 
 POLL_SECONDS = 0.1
@@ -102,16 +103,10 @@ def _check_models(names: tuple[str, ...]) -> None:
         # The child inherits it: Ctrl-C is for this process, which tells no traceback.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            checked = process.submit(_warm_up, names)
+            checked = process.submit(check_models, names)
         finally:
             signal.signal(signal.SIGINT, before)
         checked.result()
-
-
-def _warm_up(names: tuple[str, ...]) -> None:
-    from service.replica import warm_engine
-
-    warm_engine(names)
 
 
 def drain(ingress: Any, seconds: float) -> None:

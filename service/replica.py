@@ -130,6 +130,11 @@ def warm_engine(
     return engine
 
 
+def check_models(models: Sequence[str]) -> None:
+    """Raise as `warm_engine` does where a solver could not serve `models`."""
+    warm_engine(models)
+
+
 def end_process() -> NoReturn:
     """End this replica as a crash would: Serve starts another, the gateway sends its orders there.
 
