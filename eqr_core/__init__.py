@@ -18,6 +18,7 @@ from eqr_core.errors import (
     Problem,
     QueueFull,
     RecipeError,
+    TrainingError,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ __all__ = [
     "QueueFull",
     "RecipeError",
     "Solver",
+    "TrainingError",
 ]
 
 
