@@ -19,7 +19,7 @@ APP_NAME = "eqr"
 INGRESS_CPUS = 0.1
 HEALTH_PERIOD_SECONDS = 2.0
 HEALTH_TIMEOUT_SECONDS = 30.0
-STOP_SECONDS = 5.0
+STOP_SECONDS = 10.0
 """For what a replica still holds when it is stopped; draining has waited for its solves before."""
 
 MAX_ONGOING = 100_000
