@@ -21,6 +21,9 @@ def train(
     data: Annotated[
         list[Path] | None, typer.Option(help="Puzzle file; give the option again for more.")
     ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Begin with the weights of this checkpoint, name or folder.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after so long.", min=0)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed in place of the recipe's.")] = None,
 ) -> None:
@@ -29,6 +32,7 @@ def train(
         if not path.is_file():
             raise DataError(f"{path}: no such file")
 
+    from eqr_core.model.checkpoint import find_checkpoint
     from eqr_core.training.loop import Trainer
     from eqr_core.training.recipe import load_recipe
 
@@ -36,7 +40,13 @@ def train(
     if seed is not None:
         chosen = replace(chosen, seed=seed)
     folder = out or Path("runs") / chosen.name
-    trainer = Trainer(chosen, folder, data or [], report=lambda text: typer.echo(text, err=True))
+    trainer = Trainer(
+        chosen,
+        folder,
+        data or [],
+        start=find_checkpoint(start) if start else None,
+        report=lambda text: typer.echo(text, err=True),
+    )
     if trainer.resume():
         typer.echo(f"going on from step {trainer.done} in {folder}", err=True)
     best = trainer.run(minutes)

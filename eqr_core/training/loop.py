@@ -15,7 +15,7 @@ from torch import Generator
 
 from eqr_core.errors import RecipeError
 from eqr_core.model.card import Card
-from eqr_core.model.checkpoint import save_checkpoint
+from eqr_core.model.checkpoint import load_checkpoint, save_checkpoint
 from eqr_core.model.operator import Operator
 from eqr_core.training.compiling import can_compile
 from eqr_core.training.curve import CurveFiles, Window
@@ -47,11 +47,13 @@ class Trainer:
         folder: Path,
         files: Sequence[Path] = (),
         *,
+        start: Path | None = None,
         compiled: bool = True,
         report: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Read or generate the puzzles. `compiled` needs a C++ compiler; without one, eager.
 
+        `start` is a checkpoint of the same operator whose weights a new run begins with.
         `report` is called with a line now and then before the run shows its own progress.
         """
         if compiled and not can_compile():
@@ -63,6 +65,7 @@ class Trainer:
         self.sets = open_puzzles(recipe, files, report)
         self.generator = Generator().manual_seed(recipe.seed)
         self.operator = Operator(recipe.operator, self.sets[0].task)
+        self.start_digest = self._begin_with(start) if start else None
         self.segments = [
             Segment(self.operator, one, recipe, self.generator, compiled) for one in self.sets
         ]
@@ -161,6 +164,13 @@ class Trainer:
         }
         save_state(self.state_path, groups, values)
 
+    def _begin_with(self, start: Path) -> str:
+        weights, card = load_checkpoint(start)
+        if card.operator != self.recipe.operator:
+            raise RecipeError(f"{start}: its operator is not the recipe's; they must be the same")
+        self.operator.load_state_dict(weights)
+        return card.digest
+
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.interrupted = True
 
@@ -223,5 +233,6 @@ class Trainer:
         values = {
             "recipe": self.recipe.to_dict(),
             "data": {one.mix.size: one.digest for one in self.sets},
+            "start": self.start_digest,
         }
         return dict(json.loads(json.dumps(values)))

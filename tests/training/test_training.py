@@ -117,6 +117,24 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_spares_its_state(tmp_pa
     assert all(value.isfinite().all() for value in trainer.operator.state_dict().values())
 
 
+def test_a_run_can_begin_with_the_weights_of_a_checkpoint(tmp_path: Path) -> None:
+    train(tiny(), tmp_path / "first")
+    weights, card = load_checkpoint(tmp_path / "first/best")
+    second = Trainer(tiny(), tmp_path / "second", start=tmp_path / "first/best", compiled=False)
+    assert all(torch.equal(v, weights[k]) for k, v in second.operator.state_dict().items())
+    assert all(torch.equal(v, weights[k]) for k, v in second.average.shadow.items())
+    second.run(minutes=0)
+    assert Trainer(
+        tiny(), tmp_path / "second", start=tmp_path / "first/best", compiled=False
+    ).resume()
+    with pytest.raises(RecipeError, match="another start"):
+        Trainer(tiny(), tmp_path / "second", compiled=False).resume()
+    other = tiny(operator=dataclasses.replace(tiny().operator, hidden=16))
+    with pytest.raises(RecipeError, match="not the recipe's"):
+        Trainer(other, tmp_path / "third", start=tmp_path / "first/best", compiled=False)
+    assert card.training["start"] is None
+
+
 def test_a_refused_run_leaves_the_held_out_puzzles_alone(tmp_path: Path) -> None:
     train(tiny(), tmp_path / "run", minutes=0)
     before = (tmp_path / "run/held-out-4x4.npz").read_bytes()
