@@ -23,8 +23,10 @@ venv: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV), several minutes the first time"
 	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "1 of 2: torch"
 	$(PIP) setuptools wheel
 	$(PIP) torch
+	@echo "2 of 2: everything else, about a hundred packages"
 	$(PIP) --no-build-isolation --editable '.[service,train,dev]'
 	@touch $@
 
