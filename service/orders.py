@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 
 from eqr_core.engine.answer import Answer, SolveRequest, TrajectoryResult
 from eqr_core.engine.budget import Budget
+from eqr_core.engine.document import answer_document
 from eqr_core.errors import DeadlineExceeded
 from eqr_core.tasks import TASK_NAMES, parse_grid
 from service.problems import Refusal
 from service.schemas import (
-    BreadthCount,
     FieldProblem,
     SolveAnswer,
     SolveBody,
-    Timing,
     TrajectoryAnswer,
     new_id,
 )
@@ -100,27 +99,8 @@ def _check_history(body: SolveBody, budget: Budget) -> None:
 
 def answer_of(order: Order, answer: Answer) -> SolveAnswer:
     """The engine's answer as the contract has it; `timing_ms.total` is the engine's part."""
-    queue, solve = answer.queue_seconds * 1e3, answer.solve_seconds * 1e3
     return SolveAnswer(
-        id=answer.id,
-        task=answer.task,
-        model=answer.model,
-        grid=[list(row) for row in answer.grid],
-        text=answer.text,
-        residual=_finite(answer.residual),
-        converged=answer.converged,
-        verified=answer.verified,
-        finish_reason=answer.finish_reason,
-        iterations=answer.iterations,
-        nfe=answer.nfe,
-        layers=answer.layers,
-        breadth=BreadthCount(
-            started=answer.started, converged=answer.finished_converged, lost=answer.lost
-        ),
-        agreement=answer.agreement,
-        seed=answer.seed,
-        cached=False,
-        timing_ms=Timing(queue=queue, solve=solve, total=queue + solve),
+        **answer_document(answer),
         trajectories=[_trajectory(order.request, one) for one in answer.trajectories]
         if order.trajectories
         else None,
