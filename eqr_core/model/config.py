@@ -8,8 +8,27 @@ from typing import Any, Literal, get_args
 from eqr_core.errors import ModelError, shown
 
 Mixer = Literal["token", "attention", "units"]
-States = Literal["hierarchical", "single"]
+States = Literal["hierarchical", "single", "none"]
+Stacks = Literal["shared", "separate"]
+Gradient = Literal["cycle", "update"]
 Initial = Literal["random", "fixed"]
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "mixer": get_args(Mixer),
+    "states": get_args(States),
+    "stacks": get_args(Stacks),
+    "gradient": get_args(Gradient),
+    "initial": get_args(Initial),
+}
+FEED_FORWARD: dict[str, object] = {
+    "cycles": 1,
+    "updates": 1,
+    "gradient": "cycle",
+    "damping": 0.0,
+    "noise": 0.0,
+    "initial": "fixed",
+}
+"""What a net without states must have: there is nothing to repeat, to damp or to draw."""
 
 LIMITS: dict[str, tuple[float, float]] = {
     "hidden": (1, 65_536),
@@ -33,17 +52,28 @@ class OperatorConfig:
     """Hyper-parameters of f_θ (paper section 3 and its Sudoku and Maze configurations).
 
     Layers per outer step = `cycles` · `updates` (+ `cycles` for the second state) · `blocks`.
+    The baselines are configurations too: TRM has `initial` fixed, `damping` 0 and `noise` 0;
+    HRM (Wang et al. 2025) besides `stacks` separate and `gradient` update; a feed-forward net has
+    `states` none.
     """
 
     task: str
     mixer: Mixer
     hidden: int
     blocks: int
+    """Distinct blocks that one update passes, each with weights of its own."""
     cycles: int
     """H_cycles: cycles of one outer step; only the last one carries gradients in training."""
     updates: int
     """L_cycles: updates of the lower state (or of the only one) in one cycle."""
     states: States = "hierarchical"
+    """`none` is a feed-forward net: the blocks are passed once from the input embedding, at
+    whatever depth; the second outer step changes nothing."""
+    stacks: Stacks = "shared"
+    """`shared` updates both states with the same blocks; `separate` has `blocks` for each."""
+    gradient: Gradient = "cycle"
+    """What carries gradients in training: the outer step's last cycle, or only the last update
+    of each state in it (HRM's one-step gradient)."""
     expansion: float = 4.0
     heads: int = 8
     """Attention heads; `attention` only."""
@@ -65,11 +95,11 @@ class OperatorConfig:
     """Outputs of the halting head; the first one is the halting logit."""
 
     def __post_init__(self) -> None:
-        for name, allowed in (("mixer", Mixer), ("states", States), ("initial", Initial)):
+        for name, allowed in CHOICES.items():
             value = getattr(self, name)
-            if value not in get_args(allowed):
+            if value not in allowed:
                 raise ModelError(
-                    f"{name} is {shown(value)}; it must be one of {', '.join(get_args(allowed))}"
+                    f"{name} is {shown(value)}; it must be one of {', '.join(allowed)}"
                 )
         for name in LIMITS:
             self._check_number(name)
@@ -86,6 +116,15 @@ class OperatorConfig:
             raise ModelError("the token mixer needs the number of tokens")
         if self.mixer == "attention" and self.hidden % (2 * self.heads):
             raise ModelError(f"hidden {self.hidden} must be a multiple of twice heads {self.heads}")
+        if self.stacks == "separate" and self.states != "hierarchical":
+            raise ModelError(f"stacks is 'separate'; with states {self.states!r} there is only one")
+        if self.states == "none":
+            for name, needed in FEED_FORWARD.items():
+                if getattr(self, name) != needed:
+                    raise ModelError(
+                        f"{name} is {shown(getattr(self, name))}; "
+                        f"a net without states has {name} {needed}"
+                    )
 
     def _check_number(self, name: str) -> None:
         value, (least, most) = getattr(self, name), LIMITS[name]

@@ -15,7 +15,7 @@ from eqr_core.model.mixers import AttentionBlock, TokenBlock, UnitsBlock
 from eqr_core.tasks.base import Task
 
 State = tuple[Tensor, ...]
-"""(z_H, z_L), or (z,) with a single state; each [batch, *state_shape]."""
+"""(z_H, z_L), or (z,) with a single state or none; each [batch, *state_shape]."""
 
 Noise = Callable[[int], Tensor]
 """Draw for update number i of an outer step, already scaled by β, shaped like one state."""
@@ -57,7 +57,11 @@ class Operator(nn.Module):
     def _make_weights(self, config: OperatorConfig) -> None:
         self.config = config
         block = {"token": TokenBlock, "attention": AttentionBlock, "units": UnitsBlock}
-        self.blocks = nn.ModuleList(block[config.mixer](config) for _ in range(config.blocks))
+        stacks = 2 if config.stacks == "separate" else 1
+        # Those of the lower state first.
+        self.blocks = nn.ModuleList(
+            block[config.mixer](config) for _ in range(stacks * config.blocks)
+        )
         if config.mixer == "units":
             self.embedding = nn.Parameter(
                 truncated_normal(torch.rand(CANDIDATE_KINDS, config.hidden))
@@ -73,9 +77,8 @@ class Operator(nn.Module):
             self.q_head = nn.Linear(config.hidden, config.q_outputs)
         nn.init.zeros_(self.q_head.weight)
         nn.init.constant_(self.q_head.bias, Q_BIAS)
-        if config.initial == "fixed":
-            count = 2 if config.states == "hierarchical" else 1
-            start = truncated_normal(torch.rand(count, config.hidden))
+        if config.initial == "fixed" and config.states != "none":
+            start = truncated_normal(torch.rand(self.state_count, config.hidden))
             self.register_buffer("start", start)
 
     def _check(self, task: Task) -> None:
@@ -115,7 +118,7 @@ class Operator(nn.Module):
 
     @property
     def state_count(self) -> int:
-        """Tensors of a state: 2 hierarchical, 1 single."""
+        """Tensors of a state: 2 hierarchical, else 1."""
         return 2 if self.config.states == "hierarchical" else 1
 
     @property
@@ -154,44 +157,50 @@ class Operator(nn.Module):
         return self.embedding[kind].view(len(tokens), *self.state_shape)
 
     def fixed_state(self, batch: int) -> State:
-        """The stored initial state of a `fixed` operator, broadcast to `batch` rows."""
+        """The stored initial state of a `fixed` operator, broadcast to `batch` rows.
+
+        Zeros where the operator has no states.
+        """
         shape = (batch, *self.state_shape)
+        if self.config.states == "none":
+            return (torch.zeros(shape, device=self.embedding.device),)
         return tuple(vector.expand(shape) for vector in self.start)
 
-    def level(self, z: Tensor, injection: Tensor, noise: Tensor | None = None) -> Tensor:
+    def level(
+        self, z: Tensor, injection: Tensor, noise: Tensor | None = None, upper: bool = False
+    ) -> Tensor:
         """One update: (1 − λ')·z + λ'·Block(z + injection) + β·noise, λ' = 1 − damping.
 
-        `noise` is already scaled. All tensors [batch, *state_shape].
+        `noise` is already scaled. All tensors [batch, *state_shape]. `upper` says which state is
+        updated, for operators whose stacks are separate.
         """
-        u = z + injection
-        for block in self.blocks:
-            u = block(u, self.task.layout) if self.config.mixer == "units" else block(u)
+        u = self._pass(z + injection, upper)
         keep = self.config.damping
         z = keep * z + (1 - keep) * u if keep else u
         return z if noise is None else z + noise
 
     def cycle(self, state: State, e: Tensor, noise: Noise | None, first_draw: int) -> State:
         """`updates` updates of the lower state, then one of the upper (paper's recursion)."""
-
-        def draw(i: int) -> Tensor | None:
-            return None if noise is None else noise(first_draw + i)
-
-        updates = self.config.updates
-        if len(state) == 1:
-            (z,) = state
-            for i in range(updates):
-                z = self.level(z, e, draw(i))
-            return (z,)
-        upper, lower = state
-        for i in range(updates):
-            lower = self.level(lower, upper + e, draw(i))
-        return self.level(upper, lower, draw(updates)), lower
+        *uppers, lower = state
+        injection = uppers[0] + e if uppers else e
+        last = first_draw + self.config.updates - 1
+        free = range(first_draw, last) if self.config.gradient == "update" else range(0)
+        with torch.no_grad():
+            for i in free:
+                lower = self.level(lower, injection, noise and noise(i))
+        for i in range(first_draw + len(free), last + 1):
+            lower = self.level(lower, injection, noise and noise(i))
+        if not uppers:
+            return (lower,)
+        return self.level(uppers[0], lower, noise and noise(last + 1), upper=True), lower
 
     def outer_step(self, state: State, e: Tensor, noise: Noise | None = None) -> State:
-        """One outer step (depth 1). Gradients flow through the last cycle only.
+        """One outer step (depth 1). Gradients flow through the last cycle at most.
 
         `state` tensors and `e` are [batch, *state_shape] of one floating dtype.
         """
+        if self.config.states == "none":
+            return (self._pass(e),)
         per_cycle = self.draws_per_cycle
         with torch.no_grad():
             for index in range(self.config.cycles - 1):
@@ -211,6 +220,14 @@ class Operator(nn.Module):
     def predict(self, logits: Tensor) -> Tensor:
         """Answer tokens [batch, tokens], uint8, of logits [batch, tokens, values]."""
         return (logits.argmax(-1) + self.answer_offset).to(torch.uint8)
+
+    def _pass(self, u: Tensor, upper: bool = False) -> Tensor:
+        count = self.config.blocks
+        first = count if upper and self.config.stacks == "separate" else 0
+        for index in range(first, first + count):
+            block = self.blocks[index]
+            u = block(u, self.task.layout) if self.config.mixer == "units" else block(u)
+        return u
 
 
 def residual(new: State, old: State) -> Tensor:

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -12,10 +13,20 @@ from eqr_core.model.config import OperatorConfig
 from eqr_core.model.layers import truncated_normal
 from eqr_core.model.operator import Operator, State, residual
 from eqr_core.tasks.sudoku import BOXES, Sudoku
+from eqr_core.training.recipe import load_recipe
 
 UNITS = OperatorConfig("sudoku", "units", 8, 2, 2, 3, constraint_kinds=3, expansion=2.0)
 TOKEN = OperatorConfig("sudoku", "token", 8, 1, 2, 2, tokens=16, vocabulary=6)
 ATTENTION = OperatorConfig("sudoku", "attention", 16, 1, 2, 2, heads=2, vocabulary=11)
+HRM = replace(
+    ATTENTION, updates=3, stacks="separate", gradient="update", initial="fixed", damping=0.0
+)
+
+
+def feed_forward(config: OperatorConfig) -> OperatorConfig:
+    """Three distinct layers of the mixer of `config`."""
+    plain: dict[str, Any] = {"cycles": 1, "updates": 1, "damping": 0.0, "noise": 0.0}
+    return replace(config, states="none", initial="fixed", blocks=3, **plain)
 
 
 def made(config: OperatorConfig, task: Sudoku) -> Operator:
@@ -185,7 +196,10 @@ def test_gradients_flow_through_the_last_cycle_only(config: OperatorConfig) -> N
     assert found == (None,) * len(leaf)
 
 
-@pytest.mark.parametrize("config", [UNITS, TOKEN, ATTENTION, replace(TOKEN, initial="fixed")])
+@pytest.mark.parametrize(
+    "config",
+    [UNITS, TOKEN, ATTENTION, HRM, replace(TOKEN, initial="fixed"), feed_forward(TOKEN)],
+)
 def test_state_dict_round_trip_and_blueprint(config: OperatorConfig) -> None:
     source = made(config, Sudoku((2, 2)))
     other = Operator(config, Sudoku((2, 2)))
@@ -200,6 +214,82 @@ def test_state_dict_round_trip_and_blueprint(config: OperatorConfig) -> None:
     assert shapes == {name: value.shape for name, value in source.state_dict().items()}
     assert plan.parameter_count == source.parameter_count
     assert all(value.is_meta for value in plan.state_dict().values())
+
+
+@pytest.mark.parametrize("states", ["hierarchical", "single"])
+@pytest.mark.parametrize("config", [UNITS, TOKEN, HRM])
+def test_one_step_gradient_flows_through_the_last_updates_only(
+    config: OperatorConfig, states: Literal["hierarchical", "single"]
+) -> None:
+    config = replace(config, states=states, gradient="update", stacks="shared", updates=3)
+    operator = made(config, Sudoku((2, 2)))
+    state, e = start(operator, 2), operator.embed(puzzle(4, 2)).detach()
+    parameters = list(operator.blocks.parameters())
+    whole = made(replace(config, gradient="cycle"), Sudoku((2, 2)))
+
+    with torch.no_grad():
+        *uppers, lower = whole.cycle(state, e, None, 0)
+        injection = uppers[0] + e if uppers else e
+        for _ in range(2):
+            lower = whole.level(lower, injection)
+    lower = operator.level(lower, injection)
+    expected = [operator.level(uppers[0], lower), lower] if uppers else [lower]
+    found = operator.outer_step(state, e)
+    for a, b, c in zip(found, expected, whole.outer_step(state, e), strict=True):
+        torch.testing.assert_close(a, b)
+        torch.testing.assert_close(a, c)
+
+    def gradients(new: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(torch.stack([z.square().mean() for z in new]).sum(), parameters)
+
+    for a, b in zip(gradients(found), gradients(expected), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("mixer", [UNITS, TOKEN, ATTENTION])
+def test_separate_stacks_update_a_state_each(mixer: OperatorConfig) -> None:
+    config = replace(mixer, cycles=1, updates=1, blocks=2, damping=0.0)
+    shared = made(config, Sudoku((2, 2)))
+    operator = made(replace(config, stacks="separate"), Sudoku((2, 2)))
+    assert len(operator.blocks) == 2 * len(shared.blocks)
+    assert operator.config.layers_per_step == shared.config.layers_per_step
+    state, e = start(operator, 2), operator.embed(puzzle(4, 2))
+    with torch.no_grad():
+        upper, lower = operator.outer_step(state, e)
+        for block in operator.blocks[2:]:
+            for weight in block.parameters():
+                weight.mul_(2)
+        other_upper, same_lower = operator.outer_step(state, e)
+        assert torch.equal(lower, same_lower)
+        assert not torch.allclose(upper, other_upper, rtol=1e-2)
+        for block, source in zip(operator.blocks, [*shared.blocks, *shared.blocks], strict=True):
+            block.load_state_dict(source.state_dict())
+        for a, b in zip(operator.outer_step(state, e), shared.outer_step(state, e), strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("mixer", [UNITS, TOKEN, ATTENTION])
+def test_a_feed_forward_net_passes_its_layers_once_whatever_the_depth(
+    mixer: OperatorConfig,
+) -> None:
+    config = feed_forward(mixer)
+    assert config.layers_per_step == 3
+    operator = made(config, Sudoku((2, 2)))
+    e = operator.embed(puzzle(4, 2)).detach().requires_grad_()
+    first = operator.outer_step(operator.fixed_state(2), e)
+    second = operator.outer_step(first, e)
+    assert torch.equal(residual(second, first), torch.zeros(2))
+    assert torch.equal(first[0], operator.outer_step(start(operator, 2), e)[0])
+    u = e
+    for block in operator.blocks:
+        u = block(u, operator.task.layout) if config.mixer == "units" else block(u)
+    assert torch.equal(first[0], u)
+    logits, _ = operator.read(first)
+    logits.square().sum().backward()
+    for name, weight in operator.blocks.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.abs().max() > 0, name
+    assert e.grad is not None
 
 
 def test_noise_is_drawn_once_an_update_and_added_unscaled() -> None:
@@ -267,6 +357,16 @@ def test_tasks_that_do_not_fit(config: OperatorConfig, task: Sudoku, message: st
         ({"mixer": "attention", "vocabulary": 1}, "vocabulary"),
         ({"mixer": "attention", "vocabulary": 6, "heads": 3}, "multiple of twice heads"),
         ({"task": ""}, "task"),
+        ({"stacks": "three"}, "stacks is 'three'; it must be one of shared, separate"),
+        ({"gradient": "all"}, "gradient is 'all'"),
+        ({"stacks": "separate", "states": "single"}, "with states 'single' there is only one"),
+        ({"states": "none"}, "cycles is 2; a net without states has cycles 1"),
+        ({**feed_forward(UNITS).to_dict(), "updates": 2}, "has updates 1"),
+        ({**feed_forward(UNITS).to_dict(), "noise": 0.1}, "has noise 0.0"),
+        ({**feed_forward(UNITS).to_dict(), "damping": 0.1}, "has damping 0.0"),
+        ({**feed_forward(UNITS).to_dict(), "initial": "random"}, "has initial fixed"),
+        ({**feed_forward(UNITS).to_dict(), "gradient": "update"}, "has gradient cycle"),
+        ({**feed_forward(UNITS).to_dict(), "stacks": "separate"}, "there is only one"),
     ],
 )
 def test_configurations_that_are_refused(changes: dict[str, object], message: str) -> None:
@@ -275,9 +375,30 @@ def test_configurations_that_are_refused(changes: dict[str, object], message: st
 
 
 def test_configuration_round_trip_and_layers() -> None:
-    assert OperatorConfig.from_dict(UNITS.to_dict()) == UNITS
+    for config in (UNITS, HRM, feed_forward(TOKEN)):
+        assert OperatorConfig.from_dict(config.to_dict()) == config
     assert UNITS.layers_per_step == 2 * (3 + 1) * 2
     assert replace(UNITS, states="single").layers_per_step == 2 * 3 * 2
-    paper = OperatorConfig("sudoku", "token", 512, 2, 3, 6, tokens=81, vocabulary=11, q_outputs=2)
-    assert paper.layers_per_step == 42
-    assert Operator.blueprint(paper).parameter_count == 4_855_298
+
+
+def test_a_configuration_from_before_the_baselines_loads_as_it_was() -> None:
+    values = UNITS.to_dict()
+    del values["stacks"], values["gradient"]
+    assert OperatorConfig.from_dict(values) == UNITS
+
+
+@pytest.mark.parametrize(
+    ("recipe", "layers", "parameters"),
+    [
+        ("sudoku9-paper", 42, 4_854_785),
+        ("trm", 42, 4_854_785),
+        ("hrm", 2 * (2 + 1) * 4, 27_274_753),
+        ("feedforward", 42, 101_714_945),
+    ],
+)
+def test_operators_of_the_paper_and_its_baselines(
+    recipe: str, layers: int, parameters: int
+) -> None:
+    config = load_recipe(recipe).operator
+    assert config.layers_per_step == layers
+    assert Operator.blueprint(config).parameter_count == parameters
