@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from eqr_core.errors import TrainingError
 from eqr_core.training.segment import Outcome
+from eqr_core.training.team import Team
 from eqr_core.training.validate import Validation
 
 CURVE = ["step", "samples", "seconds", "loss", "halted_exact", "halting_step", "residual",
@@ -17,21 +23,36 @@ VALIDATIONS = ["step", "seconds", "size", "rows", "exact", "residual_right", "re
 
 @dataclass
 class Window:
-    """Sums over the outcomes since the last line of the curve."""
+    """What was seen since the last line of the curve; on the device until someone reads it."""
 
     outcomes: list[Outcome] = field(default_factory=list)
-    norms: list[float] = field(default_factory=list)
+    norms: list[Tensor] = field(default_factory=list)
 
-    def row(self) -> dict[str, float]:
+    def check(self, done: int) -> None:
+        """TrainingError where a gradient was not finite in the window that ends at step `done`."""
+        norms = torch.stack(self.norms).tolist() if self.norms else []
+        for number, norm in enumerate(norms, start=done - len(norms) + 1):
+            if not math.isfinite(norm):
+                raise TrainingError(
+                    f"the gradient's norm is {norm} at optimiser step {number}; "
+                    "a lower matrix_lr and lr may help"
+                )
+
+    def row(self, team: Team) -> dict[str, float]:
         """Means over the window; the share of exact and the halting step over halted samples."""
-        count, halted = len(self.outcomes), sum(o.halted for o in self.outcomes)
+        sums = team.total(torch.stack([_values(one) for one in self.outcomes]).sum(0))
+        rows, loss, halted, exact, halted_steps, moved = sums.tolist()
         return {
-            "loss": sum(o.loss for o in self.outcomes) / count,
-            "halted_exact": sum(o.exact for o in self.outcomes) / max(1, halted),
-            "halting_step": sum(o.halted_steps for o in self.outcomes) / max(1, halted),
-            "residual": sum(o.residual for o in self.outcomes) / count,
-            "gradient_norm": sum(self.norms) / count,
+            "loss": loss / rows,
+            "halted_exact": exact / max(1, halted),
+            "halting_step": halted_steps / max(1, halted),
+            "residual": moved / rows,
+            "gradient_norm": float(torch.stack(self.norms).mean()),
         }
+
+
+def _values(outcome: Outcome) -> Tensor:
+    return torch.stack([getattr(outcome, item.name).float() for item in fields(outcome)])
 
 
 class CurveFiles:

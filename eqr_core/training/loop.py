@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator
 
@@ -18,27 +21,33 @@ from eqr_core.model.card import Card
 from eqr_core.model.checkpoint import load_checkpoint, save_checkpoint
 from eqr_core.model.operator import Operator
 from eqr_core.training.compiling import can_compile
-from eqr_core.training.curve import CurveFiles, Window
-from eqr_core.training.optimizer import Average, Optimizers
-from eqr_core.training.progress import Display
+from eqr_core.training.curve import Window
+from eqr_core.training.journal import Journal
+from eqr_core.training.optimizer import Average, Optimizers, schedule
 from eqr_core.training.puzzles import open_puzzles
 from eqr_core.training.recipe import Recipe
 from eqr_core.training.segment import Segment
-from eqr_core.training.state import generator_tensor, load_state, save_state
+from eqr_core.training.state import byte_count, generator_tensor, load_state, save_state
+from eqr_core.training.team import Team
 from eqr_core.training.validate import Validator
 
 SAVE_EVERY_SECONDS = 60.0
 CURVE_EVERY = 50
 """Optimiser steps that one line of the curve sums up."""
+CARRY_BYTES = 12 * 2**20
+"""Most that the samples' states may take to be kept in the run's state."""
+LARGE_BYTES = 40 * 2**20
+"""Weights and moments above this keep the moments in bfloat16."""
 
 
 class Trainer:
     """One run of a recipe in one folder.
 
-    The folder holds `state.safetensors` (everything needed to go on), `curve.csv`,
+    The folder holds `state.json` and its files (everything needed to go on), `curve.csv`,
     `validation.csv`, `held-out-SIZE.npz` (the validation puzzles), and `best/`, the checkpoint
     with the best validation accuracy of the recipe's first size. On CPU a run is a function of
-    its recipe, data and number of threads: a resumed one gives the same parameters, bit for bit.
+    its recipe, data and number of threads: a resumed one gives the same parameters, bit for bit,
+    unless its states are too large to keep (`CARRY_BYTES`); then its samples start again.
     """
 
     def __init__(
@@ -48,26 +57,35 @@ class Trainer:
         files: Sequence[Path] = (),
         *,
         start: Path | None = None,
+        within: float | None = None,
+        device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
+        team: Team = Team(),  # noqa: B008 - frozen
         compiled: bool = True,
         report: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Read or generate the puzzles. `compiled` needs a C++ compiler; without one, eager.
 
         `start` is a checkpoint of the same operator whose weights a new run begins with.
+        `within` minutes of training in all the run ends, its learning rate decayed; the recipe's
+        steps then do not count.
         `report` is called with a line now and then before the run shows its own progress.
         """
-        if compiled and not can_compile():
+        if compiled and device.type == "cpu" and not can_compile():
             report("no C++ compiler found: training runs uncompiled, a few times slower")
             compiled = False
         self.recipe = recipe
         self.folder = folder
+        self.limit = within * 60 if within is not None else None
+        self.team = team
         torch.manual_seed(recipe.seed)
-        self.sets = open_puzzles(recipe, files, report)
-        self.generator = Generator().manual_seed(recipe.seed)
+        self.sets = [one.to(device) for one in open_puzzles(recipe, files, report)]
+        self.generator = Generator(device).manual_seed(recipe.seed)
         self.operator = Operator(recipe.operator, self.sets[0].task)
         self.start_digest = self._begin_with(start) if start else None
+        self.operator.to(device)
         self.segments = [
-            Segment(self.operator, one, recipe, self.generator, compiled) for one in self.sets
+            Segment(self.operator, one, recipe, self.generator, compiled=compiled, team=team)
+            for one in self.sets
         ]
         self.validators = [Validator(self.operator, one, recipe, compiled) for one in self.sets]
         self.optimizers = Optimizers(self.operator, recipe)
@@ -80,25 +98,28 @@ class Trainer:
         self.interrupted = False
 
     @property
-    def state_path(self) -> Path:
-        """Where the run's state is kept."""
-        return self.folder / "state.safetensors"
+    def progress(self) -> float:
+        """How much of the run is behind it, 0 to 1: by its steps, or by its time."""
+        if self.limit is None:
+            return self.done / self.recipe.steps
+        return min(1.0, self.seconds / self.limit)
 
     def resume(self) -> bool:
         """Go on from the folder's state; False when there is none. RecipeError on a mismatch."""
-        if not self.state_path.is_file():
+        found = load_state(self.folder)
+        if found is None:
             return False
-        groups, values = load_state(self.state_path)
+        groups, values = found
         for name, ours in self._identity().items():
             if values.get(name) != ours:
                 raise RecipeError(
-                    f"{self.state_path}: the run was started with another {name}; "
+                    f"{self.folder}: the run was started with another {name}; "
                     "give the same one, or another folder"
                 )
         try:
             self.operator.load_state_dict(groups["weights"])
             for name, value in self.average.shadow.items():
-                value.copy_(groups["average"][name])
+                value.copy_(groups["average"][name].to(value.device))
             self.optimizers.restore(groups.get("optimizer", {}))
             for index, segment in enumerate(self.segments):
                 segment.restore(groups[f"segment{index}"])
@@ -106,7 +127,7 @@ class Trainer:
             self.done, self.samples = values["done"], values["samples"]
             self.seconds, self.best = values["seconds"], values["best"]
         except (KeyError, RuntimeError) as error:
-            raise RecipeError(f"{self.state_path}: incomplete training state: {error}") from None
+            raise RecipeError(f"{self.folder}: incomplete training state: {error}") from None
         return True
 
     def run(self, minutes: float | None = None) -> float:
@@ -116,45 +137,60 @@ class Trainer:
         signal ended it. The state is saved every minute and at the end. TrainingError leaves
         the last saved state as it is.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for one in self.sets:
-            one.validation.save(self.folder / f"held-out-{one.mix.size}.npz")
-        files = CurveFiles(self.folder, self.done)
+        leads = self.team.rank == 0
+        if leads:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for one in self.sets:
+                one.validation.save(self.folder / f"held-out-{one.mix.size}.npz")
         started = saved = time.monotonic()
         before = self.seconds
-        limit = float("inf") if minutes is None else minutes * 60
-        handlers = {s: signal.signal(s, self._interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            with Display(self.recipe.name, self.recipe.steps, self.done) as display:
-                while self.done < self.recipe.steps and not self.interrupted:
-                    self._train_once()
+        stop = float("inf") if minutes is None else minutes * 60
+        with Journal(self.folder, self.recipe, self.done, shown=leads) as journal, self._signals():
+            while self.progress < 1 and not self.interrupted:
+                self._train_once()
+                now = time.monotonic()
+                self.seconds = before + now - started
+                if self.done % CURVE_EVERY == 0:
+                    self._log(journal)
                     now = time.monotonic()
                     self.seconds = before + now - started
-                    if self.done % CURVE_EVERY == 0:
-                        self._log(files, display)
-                    last = self.done == self.recipe.steps
-                    if last or self.done % self.recipe.validate_every == 0:
-                        self._validate(files, display)
-                    if now - saved > SAVE_EVERY_SECONDS:
-                        self.save()
-                        saved = now
-                    if now - started >= limit:
-                        break
-                self.save()
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+                if self.progress >= 1 or self.done % self.recipe.validate_every == 0:
+                    self._validate(journal)
+                if now - saved > SAVE_EVERY_SECONDS:
+                    self.save()
+                    saved = now
+                if now - started >= stop:
+                    break
+            self.save()
         return self.best
 
     def save(self) -> None:
-        """Write the run's whole state."""
+        """Write the run's whole state. TrainingError where a gradient since was not finite."""
+        self.window.check(self.done)
+        carries = [
+            {name: self.team.gather(value) for name, value in segment.tensors().items()}
+            for segment in self.segments
+        ]
+        if self.team.rank:
+            return
         groups = {
             "weights": self.operator.state_dict(),
             "average": self.average.shadow,
             "optimizer": self.optimizers.tensors(),
             "generator": generator_tensor(self.generator),
-            **{f"segment{i}": segment.tensors() for i, segment in enumerate(self.segments)},
         }
+        moments = groups["optimizer"]
+        if sum(byte_count(group) for group in groups.values()) > LARGE_BYTES:
+            groups["optimizer"] = {
+                name: value.bfloat16() if value.ndim else value for name, value in moments.items()
+            }
+        keep_states = sum(byte_count(carry) for carry in carries) <= CARRY_BYTES
+        for index, carry in enumerate(carries):
+            groups[f"segment{index}"] = {
+                name: value
+                for name, value in carry.items()
+                if keep_states or not name.startswith("state")
+            }
         values = {
             **self._identity(),
             "done": self.done,
@@ -162,7 +198,7 @@ class Trainer:
             "seconds": self.seconds,
             "best": self.best,
         }
-        save_state(self.state_path, groups, values)
+        save_state(self.folder, groups, values)
 
     def _begin_with(self, start: Path) -> str:
         weights, card = load_checkpoint(start)
@@ -171,42 +207,59 @@ class Trainer:
         self.operator.load_state_dict(weights)
         return card.digest
 
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM end the run after its step, where this thread may take signals."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        handlers = {s: signal.signal(s, self._interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.interrupted = True
 
     def _train_once(self) -> None:
+        recipe, progress = self.recipe, self.progress
         segment = self._choose()
-        span = self.recipe.reveal_until * self.recipe.steps
-        reveal = self.recipe.reveal * max(0.0, 1 - self.done / span) if span else 0.0
+        span = recipe.reveal_until
+        reveal = recipe.reveal * max(0.0, 1 - progress / span) if span else 0.0
         outcome = segment.step(reveal)
-        norm = self.optimizers.step(self.done)
+        self.team.average_gradients(self.optimizers.parameters)
+        norm = self.optimizers.step(schedule(recipe, self.done, progress))
         self.average.update(self.done)
         self.done += 1
-        self.samples += segment.puzzles.mix.batch
+        self.samples += segment.batch
         self.window.outcomes.append(outcome)
         self.window.norms.append(norm)
 
     def _choose(self) -> Segment:
         if len(self.segments) == 1:
             return self.segments[0]
-        shares = torch.tensor([one.mix.share for one in self.sets])
-        return self.segments[int(torch.multinomial(shares, 1, generator=self.generator))]
+        # A function of the step, so that neither resuming nor a device changes it.
+        place = np.random.default_rng([self.recipe.seed, self.done]).random()
+        edges = np.cumsum([one.mix.share for one in self.sets])
+        return self.segments[int(np.searchsorted(edges / edges[-1], place, side="right"))]
 
-    def _log(self, files: CurveFiles, display: Display) -> None:
-        row, speed = self.window.row(), self.samples / max(self.seconds, 1e-9)
+    def _log(self, journal: Journal) -> None:
+        self.window.check(self.done)
+        row, speed = self.window.row(self.team), self.samples / max(self.seconds, 1e-9)
         self.window = Window()
-        files.trained(self.done, self.samples, self.seconds, row, speed)
-        display.trained(self.done, self.seconds, row, speed)
+        journal.trained(self.done, self.progress, self.samples, self.seconds, row, speed)
 
-    def _validate(self, files: CurveFiles, display: Display) -> None:
+    def _validate(self, journal: Journal) -> None:
         for index, validator in enumerate(self.validators):
             result = validator.measure(self.average.shadow)
             best = index == 0 and result.exact >= self.best
-            files.validated(self.done, self.seconds, result)
-            display.validated(self.done, result, best)
+            journal.validated(self.done, self.seconds, result, best)
             if best:
                 self.best = result.exact
-                self._export()
+                if self.team.rank == 0:
+                    self._export()
 
     def _export(self) -> None:
         weights = {**self.operator.state_dict(), **self.average.shadow}
@@ -220,7 +273,9 @@ class Trainer:
                 "done": self.done,
                 "samples": self.samples,
                 "seconds": round(self.seconds, 1),
+                "device": _device_name(self.generator.device),
                 "threads": torch.get_num_threads(),
+                "workers": self.team.size,
                 "torch": torch.__version__,
                 "validation_rows": len(self.sets[0].validation),
                 "validation_exact": self.best,
@@ -234,5 +289,10 @@ class Trainer:
             "recipe": self.recipe.to_dict(),
             "data": {one.mix.size: one.digest for one in self.sets},
             "start": self.start_digest,
+            "within_minutes": None if self.limit is None else self.limit / 60,
         }
         return dict(json.loads(json.dumps(values)))
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

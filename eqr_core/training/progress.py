@@ -14,18 +14,18 @@ from eqr_core.training.validate import Validation
 class Display:
     """A live line on standard error; plain lines where that is no terminal."""
 
-    def __init__(self, name: str, steps: int, first_step: int) -> None:
+    def __init__(self, name: str) -> None:
         self.console = Console(stderr=True, soft_wrap=True)
         self.progress = Progress(
             TextColumn(f"[bold]{name}"),
             BarColumn(),
-            TextColumn("{task.completed}/{task.total} steps"),
+            TextColumn("{task.percentage:.0f} %"),
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
             console=self.console,
             disable=not sys.stderr.isatty(),
         )
-        self.bar = self.progress.add_task(name, total=steps, completed=first_step, note="")
+        self.bar = self.progress.add_task(name, total=1.0, note="")
 
     def __enter__(self) -> Display:
         self.progress.start()
@@ -43,13 +43,15 @@ class Display:
         """One line that stays."""
         self.console.print(text, highlight=False)
 
-    def trained(self, step: int, seconds: float, row: dict[str, float], speed: float) -> None:
+    def trained(
+        self, step: int, progress: float, seconds: float, row: dict[str, float], speed: float
+    ) -> None:
         """Where the run stands: means since the last call, and samples a second."""
         note = (
             f"loss {row['loss']:.3f}, exact {row['halted_exact']:.1%} at step "
             f"{row['halting_step']:.1f}, residual {row['residual']:.3f}, {speed:.0f} samples/s"
         )
-        self.progress.update(self.bar, completed=step, note=note)
+        self.progress.update(self.bar, completed=progress, note=f"step {step}: {note}")
         if self.progress.disable:
             self.say(f"step {step}, {seconds:.0f} s: {note}")
 

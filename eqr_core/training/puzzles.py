@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from eqr_core.data.augmentation import random_images
 from eqr_core.data.generate import generate_sudoku
 from eqr_core.data.packed import PackedPuzzles, pack, read_packed
 from eqr_core.errors import DataError
@@ -37,11 +38,15 @@ class TrainingSet:
     question: Tensor
     """Tokens, uint8 [puzzles, tokens]."""
     answer: Tensor
-    pools: tuple[Tensor, ...]
-    """Rows to draw from, int64 each."""
+    order: Tensor
+    """The rows in order of their pool (source), int64 [puzzles that may be drawn]."""
+    pool_first: Tensor
+    """Where each pool begins in `order`, int64 [pools]."""
+    pool_size: Tensor
     pool_shares: Tensor
     """Relative probability of each pool, float32 [pools]."""
     validation: PackedPuzzles
+    augment: bool
     digest: str
     """Of the whole set, as read or generated."""
 
@@ -50,20 +55,23 @@ class TrainingSet:
 
         Each question has a random share, at most `reveal`, of its solution cells filled in.
         """
+        device = generator.device
         pool = torch.multinomial(self.pool_shares, count, replacement=True, generator=generator)
-        place = torch.rand(count, generator=generator, dtype=torch.float64)
-        rows = torch.stack(
-            [
-                self.pools[k][int(p * len(self.pools[k]))]
-                for k, p in zip(pool.tolist(), place.tolist(), strict=True)
-            ]
-        )
+        place = torch.rand(count, generator=generator, dtype=torch.float64, device=device)
+        rows = self.order[self.pool_first[pool] + (place * self.pool_size[pool]).long()]
         question, answer = self.question[rows], self.answer[rows]
+        if self.augment:
+            question, answer = random_images(self.task, question, answer, generator)
         if reveal > 0:
-            share = reveal * torch.rand(count, 1, generator=generator)
-            shown = torch.rand(answer.shape, generator=generator) < share
+            share = reveal * torch.rand(count, 1, generator=generator, device=device)
+            shown = torch.rand(answer.shape, generator=generator, device=device) < share
             question = torch.where(shown, answer, question)
         return question, answer
+
+    def to(self, device: torch.device) -> TrainingSet:
+        """The set with what is drawn from on `device`."""
+        names = ("question", "answer", "order", "pool_first", "pool_size", "pool_shares")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 def open_puzzles(recipe: Recipe, files: Sequence[Path], report: Report) -> list[TrainingSet]:
@@ -100,14 +108,18 @@ def _training_set(
         )
     train, held_out = distinct.split(min(recipe.validation_rows, len(distinct) // 5), 0)
     pools, shares = _pools(train, {} if generated else mix.sources, mix.size)
+    sizes = torch.tensor([len(pool) for pool in pools])
     return TrainingSet(
         mix=mix,
         task=task,
         question=torch.from_numpy(train.question),
         answer=torch.from_numpy(train.answer),
-        pools=pools,
+        order=torch.cat(pools),
+        pool_first=sizes.cumsum(0) - sizes,
+        pool_size=sizes,
         pool_shares=shares,
         validation=held_out,
+        augment=recipe.augment,
         digest=puzzles.digest,
     )
 

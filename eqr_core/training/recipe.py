@@ -17,12 +17,13 @@ RECIPES = Path(__file__).parent / "recipes"
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 SIZE = re.compile(r"([0-9]{1,3})x([0-9]{1,3})")
 
-Optimizer = Literal["muon", "adamw"]
+Optimizer = Literal["muon", "adamw", "adam_atan2"]
+Supervision = Literal["segmented", "trajectory"]
 Precision = Literal["float32", "bfloat16"]
 
 WHOLE = {
     "steps": (1, 10**9),
-    "depth": (2, 4096),
+    "depth": (1, 4096),
     "warmup": (0, 10**9),
     "seed": (0, 2**63 - 1),
     "validation_rows": (1, 10**6),
@@ -79,13 +80,19 @@ class Recipe:
     steps: int
     """Optimiser steps; each runs one outer step of every sample in the batch."""
     depth: int = 16
-    """Outer steps after which a sample leaves the batch."""
+    """Outer steps after which a sample leaves the batch; 1 trains one step from a fresh state."""
+    supervision: Supervision = "segmented"
+    """`segmented` (SOT) steps the optimiser after every outer step, `trajectory` once after
+    all `depth` outer steps, each of which has a loss."""
+    act: bool = True
+    """Whether a sample leaves the batch early, as soon as the halting logit says so (ACT)."""
     exploration: float = 0.1
     """Probability that a sample must first reach a random minimum of 2 to `depth` steps."""
     q_weight: float = 0.5
     """Weight of the halting loss."""
     optimizer: Optimizer = "muon"
-    """`muon` trains the blocks' matrices with torch.optim.Muon and the rest with AdamW."""
+    """`muon` trains the blocks' matrices with torch.optim.Muon and the rest with AdamW;
+    `adam_atan2` is the paper's."""
     matrix_lr: float = 0.02
     lr: float = 0.002
     weight_decay: float = 0.0
@@ -99,6 +106,9 @@ class Recipe:
     """Easier puzzles first: the largest share of solution cells revealed at the start."""
     reveal_until: float = 0.1
     """Share of the run over which revealed cells fade out."""
+    augment: bool = False
+    """Draw every puzzle as a random image under its task's symmetries. `units` has them built
+    in and gains nothing."""
     precision: Precision = "float32"
     seed: int = 0
     validation_rows: int = 300
@@ -111,12 +121,21 @@ class Recipe:
     def __post_init__(self) -> None:
         if not NAME.fullmatch(str(self.name)):
             raise RecipeError(f"name is {self.name!r}; it must be letters, digits, - and _")
-        for name, allowed in (("optimizer", Optimizer), ("precision", Precision)):
+        for name, allowed in (
+            ("optimizer", Optimizer),
+            ("precision", Precision),
+            ("supervision", Supervision),
+        ):
             if getattr(self, name) not in get_args(allowed):
                 raise RecipeError(
                     f"{name} is {getattr(self, name)!r}; it must be one of "
                     f"{', '.join(get_args(allowed))}"
                 )
+        for name in ("act", "augment"):
+            if not isinstance(getattr(self, name), bool):
+                raise RecipeError(f"{name} is {getattr(self, name)!r}; it must be true or false")
+        if self.act and self.supervision == "trajectory":
+            raise RecipeError("supervision trajectory runs every sample to depth; set act = false")
         _check_limits(self, "")
         sizes = [*(mix.size for mix in self.puzzles), *self.untrained_sizes]
         if not self.puzzles:

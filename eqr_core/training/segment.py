@@ -1,4 +1,4 @@
-"""Segmented online training: the samples of one size, carried from outer step to outer step."""
+"""Training samples of one size, carried from outer step to outer step, and what a step saw."""
 
 from __future__ import annotations
 
@@ -13,28 +13,37 @@ from eqr_core.training.compiling import maybe_compiled
 from eqr_core.training.loss import act_loss
 from eqr_core.training.puzzles import TrainingSet
 from eqr_core.training.recipe import Recipe
+from eqr_core.training.team import Team
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SHARED_STARTS = 8
+"""Rows of a batch for which one fresh state is drawn; those among them that halt share it."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one training step saw, over the batch."""
+    """What one training step saw: sums over this worker's rows, float32 scalars.
 
-    loss: float
-    halted: int
-    exact: int
+    They stay on the device: reading one waits for it, so only a line of the curve does.
+    """
+
+    rows: Tensor
+    loss: Tensor
+    halted: Tensor
+    exact: Tensor
     """Halted samples whose every token was right."""
-    halted_steps: int
-    residual: float
-    """Mean relative residual."""
+    halted_steps: Tensor
+    residual: Tensor
 
 
 class Segment:
-    """A batch of one size. Every call of `step` runs one outer step of every sample.
+    """A batch of one size. Every call of `step` is the forward and backward part of one
+    optimiser step.
 
-    A sample that halts is replaced by a fresh puzzle in a fresh state (paper section 4; ACT
-    with exploration). States are carried detached.
+    Segmented training (SOT, paper section 4) runs one outer step of every sample from its
+    carried, detached state; a sample that halts is replaced by a fresh puzzle in a fresh state
+    (ACT with exploration). Under `trajectory` supervision every sample runs all of its outer
+    steps, each with a loss, and all are replaced.
     """
 
     def __init__(
@@ -43,40 +52,35 @@ class Segment:
         puzzles: TrainingSet,
         recipe: Recipe,
         generator: Generator,
+        *,
         compiled: bool,
+        team: Team = Team(),  # noqa: B008 - frozen
     ) -> None:
         self.operator = operator.for_task(puzzles.task)
         self.puzzles = puzzles
         self.recipe = recipe
         self.generator = generator
+        self.batch = puzzles.mix.batch
+        self.mine = team.rows(self.batch)
+        self.device = generator.device
         self.dtype = DTYPES[recipe.precision]
         self.forward = maybe_compiled(self._forward, compiled)
-        batch = puzzles.mix.batch
-        self.question, self.answer = puzzles.draw(batch, recipe.reveal, generator)
-        self.state = self._initial(batch)
-        self.steps = torch.zeros(batch, dtype=torch.long)
-        self.least = self._least(batch)
+        self.question, self.answer = self._puzzles(recipe.reveal)
+        self.state = self._rows(initial_state(self.operator, self.batch, self.dtype, generator))
+        self.steps = torch.zeros(len(self.question), dtype=torch.long, device=self.device)
+        self.least = self._least()
 
     def step(self, reveal: float) -> Outcome:
-        """One outer step forward and backward: adds to the gradients, returns what was seen.
+        """Add this batch's gradients, its mean loss's; return what was seen.
 
         `reveal` goes to the puzzles that replace halted samples.
         """
-        beta = self.operator.config.noise
-        draw = self._normal() * beta if beta else None
-        loss, state, exact, q, moved = self.forward(self.state, self.question, self.answer, draw)
-        loss.backward()
-        self.state = tuple(part.detach() for part in state)
-        self.steps += 1
-        halted = ((q.detach() > 0) & (self.steps >= self.least)) | (self.steps >= self.recipe.depth)
-        outcome = Outcome(
-            loss=float(loss.detach()),
-            halted=int(halted.sum()),
-            exact=int((exact & halted).sum()),
-            halted_steps=int(self.steps[halted].sum()),
-            residual=float(moved.mean()),
-        )
-        self._replace(halted.nonzero().squeeze(1), reveal)
+        if self.recipe.supervision == "segmented":
+            outcome, halted = self._outer_step(1.0)
+        else:
+            for _ in range(self.recipe.depth):
+                outcome, halted = self._outer_step(1 / self.recipe.depth)
+        self._replace(halted, reveal)
         return outcome
 
     def tensors(self) -> dict[str, Tensor]:
@@ -87,10 +91,37 @@ class Segment:
         return named
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave."""
-        self.state = tuple(tensors[f"state{i}"] for i in range(len(self.state)))
+        """Take back this worker's rows of what `tensors` gave for the whole batch.
+
+        Without the states, which a state file may leave out, the samples start again.
+        """
         for name in ("question", "answer", "steps", "least"):
-            setattr(self, name, tensors[name])
+            setattr(self, name, tensors[name][self.mine].to(self.device))
+        if "state0" in tensors:
+            parts = (tensors[f"state{i}"] for i in range(len(self.state)))
+            self.state = tuple(part[self.mine].to(self.device) for part in parts)
+        else:
+            self.steps = torch.zeros_like(self.steps)
+
+    def _outer_step(self, weight: float) -> tuple[Outcome, Tensor]:
+        beta = self.operator.config.noise
+        draw = self._noise() * beta if beta else None
+        loss, state, exact, q, moved = self.forward(self.state, self.question, self.answer, draw)
+        (loss * weight).backward()
+        self.state = tuple(part.detach() for part in state)
+        self.steps = self.steps + 1
+        halted = self.steps >= self.recipe.depth
+        if self.recipe.act:
+            halted = halted | ((q.detach() > 0) & (self.steps >= self.least))
+        outcome = Outcome(
+            rows=torch.full((), float(len(q)), device=self.device),
+            loss=loss.detach() * len(q),
+            halted=halted.sum().float(),
+            exact=(exact & halted).sum().float(),
+            halted_steps=(self.steps * halted).sum().float(),
+            residual=moved.sum(),
+        )
+        return outcome, halted
 
     def _forward(
         self, state: State, question: Tensor, answer: Tensor, draw: Tensor | None
@@ -99,7 +130,7 @@ class Segment:
         e = operator.embed(question).to(self.dtype)
         # Rows exchange one draw among the updates: each update of a row gets its own noise at
         # a fraction of the cost of drawing for every update.
-        noise = None if draw is None else lambda i: draw.roll(i, 0)
+        noise = None if draw is None else lambda i: draw.roll(i, 0)[self.mine]
         new = operator.outer_step(state, e, noise)
         logits, q = operator.read(new)
         label = answer.long() - operator.answer_offset
@@ -108,28 +139,38 @@ class Segment:
         loss = (answer_loss + self.recipe.q_weight * halting_loss).mean()
         return loss, new, exact, q[:, 0], residual(new, state).detach()
 
-    def _replace(self, rows: Tensor, reveal: float) -> None:
-        count = len(rows)
-        if not count:
-            return
-        self.question[rows], self.answer[rows] = self.puzzles.draw(count, reveal, self.generator)
-        for part, fresh in zip(self.state, self._initial(count), strict=True):
-            part[rows] = fresh
-        self.steps[rows] = 0
-        self.least[rows] = self._least(count)
+    def _replace(self, halted: Tensor, reveal: float) -> None:
+        """Fresh samples for the halted ones, of static shapes so that nothing waits for a count."""
+        question, answer = self._puzzles(reveal)
+        self.question = torch.where(halted[:, None], question, self.question)
+        self.answer = torch.where(halted[:, None], answer, self.answer)
+        count = max(1, self.batch // SHARED_STARTS)
+        starts = initial_state(self.operator, count, self.dtype, self.generator)
+        chosen = torch.arange(self.batch, device=self.device)[self.mine] % count
+        chooser = halted.view(-1, *(1,) * (self.state[0].ndim - 1))
+        self.state = tuple(
+            torch.where(chooser, fresh[chosen], part)
+            for fresh, part in zip(starts, self.state, strict=True)
+        )
+        self.steps = torch.where(halted, 0, self.steps)
+        self.least = torch.where(halted, self._least(), self.least)
 
-    def _initial(self, count: int) -> State:
-        return initial_state(self.operator, count, self.dtype, self.generator)
+    def _puzzles(self, reveal: float) -> tuple[Tensor, Tensor]:
+        question, answer = self.puzzles.draw(self.batch, reveal, self.generator)
+        return question[self.mine], answer[self.mine]
 
-    def _least(self, count: int) -> Tensor:
-        explore = torch.rand(count, generator=self.generator) < self.recipe.exploration
+    def _rows(self, state: State) -> State:
+        return tuple(part[self.mine] for part in state)
+
+    def _least(self) -> Tensor:
+        draws = torch.rand(2, self.batch, generator=self.generator, device=self.device)
         top = max(2, self.recipe.depth)
-        least = torch.randint(2, top + 1, (count,), generator=self.generator)
-        return torch.where(explore, least, 1)
+        least = 2 + (draws[1] * (top - 1)).long()
+        return torch.where(draws[0] < self.recipe.exploration, least, 1)[self.mine]
 
-    def _normal(self) -> Tensor:
-        shape = (len(self.steps), *self.operator.state_shape)
-        return torch.randn(shape, dtype=self.dtype, generator=self.generator)
+    def _noise(self) -> Tensor:
+        shape = (self.batch, *self.operator.state_shape)
+        return torch.randn(shape, dtype=self.dtype, generator=self.generator, device=self.device)
 
 
 def initial_state(
@@ -140,6 +181,6 @@ def initial_state(
         return tuple(part.to(dtype).clone() for part in operator.fixed_state(count))
     shape = (count, *operator.state_shape)
     return tuple(
-        truncated_normal(torch.rand(shape, generator=generator)).to(dtype)
+        truncated_normal(torch.rand(shape, generator=generator, device=generator.device)).to(dtype)
         for _ in range(operator.state_count)
     )

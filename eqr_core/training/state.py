@@ -1,13 +1,14 @@
-"""The whole state of a run in one file, so that it goes on exactly where it stopped.
+"""The whole state of a run, so that it goes on exactly where it stopped.
 
-One safetensors file, replaced atomically; the plain values (step, seconds, recipe, data digests)
-are JSON in its metadata.
+`state.json` names the safetensors files that belong together and holds the plain values (step,
+seconds, recipe, data digests). It is replaced atomically, after the files it names are on disk.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +19,77 @@ from torch import Tensor
 
 from eqr_core.errors import RecipeError
 
+FILE_BYTES = 16 * 2**20
+"""Most that one file holds, but for a single tensor larger than that."""
 
-def save_state(path: Path, groups: dict[str, dict[str, Tensor]], values: dict[str, Any]) -> None:
-    """Write tensors, grouped by who owns them, and JSON `values`; the old file stays until then."""
+INDEX = "state.json"
+Groups = dict[str, dict[str, Tensor]]
+
+
+def save_state(folder: Path, groups: Groups, values: dict[str, Any]) -> None:
+    """Write tensors, grouped by owner, and JSON `values`; the old state stays until then."""
     tensors = {
-        f"{group}/{name}": value.detach().contiguous().clone()
+        f"{group}/{name}": value.detach().cpu().contiguous().clone()
         for group, named in groups.items()
         for name, value in named.items()
     }
-    temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary, metadata={"values": json.dumps(values)})
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)  # noqa: PTH105 - atomic on one file system
+    old = _files(folder)
+    turn = "b" if any(name.startswith("state-a") for name in old) else "a"
+    files: list[str] = []
+    for part in _parts(tensors):
+        files.append(f"state-{turn}{len(files)}.safetensors")
+        save_file(part, folder / files[-1])
+        _sync(folder / files[-1])
+    temporary = folder / "state.tmp"
+    temporary.write_text(json.dumps({"files": files, "values": values}), encoding="utf-8")
+    _sync(temporary)
+    os.replace(temporary, folder / INDEX)  # noqa: PTH105 - atomic on one file system
+    for name in old:
+        (folder / name).unlink(missing_ok=True)
 
 
-def load_state(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """What `save_state` wrote. RecipeError when the file is not such a state."""
+def load_state(folder: Path) -> tuple[Groups, dict[str, Any]] | None:
+    """What `save_state` wrote, None where there is nothing. RecipeError where it is broken."""
+    path = folder / INDEX
+    if not path.is_file():
+        return None
     try:
-        with safe_open(path, framework="pt") as file:
-            values = json.loads((file.metadata() or {})["values"])
-            groups: dict[str, dict[str, Tensor]] = {}
-            for key in file.keys():  # noqa: SIM118 - not a mapping
-                group, _, name = key.partition("/")
-                groups.setdefault(group, {})[name] = file.get_tensor(key)
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        groups: Groups = {}
+        for file_name in index["files"]:
+            with safe_open(folder / Path(file_name).name, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118 - not a mapping
+                    group, _, name = key.partition("/")
+                    groups.setdefault(group, {})[name] = file.get_tensor(key)
+        return groups, dict(index["values"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise RecipeError(f"{path}: not a training state: {error}") from None
-    return groups, values
 
 
 def generator_tensor(generator: torch.Generator) -> dict[str, Tensor]:
     """The generator's position, as a tensor."""
     return {"position": generator.get_state()}
+
+
+def byte_count(named: dict[str, Tensor]) -> int:
+    """Bytes that these tensors hold."""
+    return sum(value.nbytes for value in named.values())
+
+
+def _parts(tensors: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    part: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        if part and byte_count(part) + value.nbytes > FILE_BYTES:
+            yield part
+            part = {}
+        part[name] = value
+    yield part
+
+
+def _files(folder: Path) -> list[str]:
+    return [path.name for path in folder.glob("state-*.safetensors")]
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

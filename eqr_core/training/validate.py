@@ -40,6 +40,7 @@ class Validator:
         self.operator = operator.for_task(puzzles.task)
         self.puzzles = puzzles
         self.recipe = recipe
+        self.device = operator.embedding.device
         self.outer_step = maybe_compiled(self.operator.outer_step, compiled)
 
     @torch.no_grad()
@@ -67,10 +68,11 @@ class Validator:
             value.copy_(weights[name])
 
     def _run(self) -> tuple[Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(VALIDATION_SEED)
+        generator = torch.Generator(self.device).manual_seed(VALIDATION_SEED)
         dtype = DTYPES[self.recipe.precision]
         puzzles = self.puzzles.validation
-        question, answer = torch.from_numpy(puzzles.question), torch.from_numpy(puzzles.answer)
+        question = torch.from_numpy(puzzles.question).to(self.device)
+        answer = torch.from_numpy(puzzles.answer).to(self.device)
         exact, moved = [], []
         for first in range(0, len(question), ROWS_AT_ONCE):
             e = self.operator.embed(question[first : first + ROWS_AT_ONCE]).to(dtype)
@@ -81,4 +83,4 @@ class Validator:
             predicted = self.operator.predict(self.operator.read(state)[0])
             exact.append((predicted == answer[first : first + ROWS_AT_ONCE]).all(-1))
             moved.append(residual(state, before))
-        return torch.cat(exact), torch.cat(moved)
+        return torch.cat(exact).cpu(), torch.cat(moved).cpu()

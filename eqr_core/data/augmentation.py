@@ -1,0 +1,48 @@
+"""Random images of puzzles under their task's symmetries (REFERENCE, Training: augmentation)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from eqr_core.errors import DataError
+from eqr_core.tasks.base import Task
+from eqr_core.tasks.sudoku import Sudoku
+
+
+def random_images(
+    task: Task, question: Tensor, answer: Tensor, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Each row under a random symmetry of its own, the same for question and answer.
+
+    Sudoku: digits, bands, rows within a band, stacks and columns within a stack are permuted,
+    and half of the grids transposed where boxes are square. Tokens uint8 [rows, tokens], on the
+    generator's device.
+    """
+    if not isinstance(task, Sudoku):
+        raise DataError(f"no augmentation for {task.name}")
+    height, width = task.box
+    n, count, device = task.n, len(question), question.device
+    rows = _line_order(count, n // height, height, generator, device)
+    columns = _line_order(count, n // width, width, generator, device)
+    cells = rows[:, :, None] * n + columns[:, None, :]
+    if height == width:
+        turned = torch.rand(count, 1, 1, generator=generator, device=device) < 0.5
+        cells = torch.where(turned, cells.transpose(1, 2), cells)
+    cells = cells.flatten(1)
+    digits = torch.rand(count, n, generator=generator, device=device).argsort(1)
+    first = task.first_value_token
+    below = torch.arange(first, device=device).expand(count, first)
+    renamed = torch.cat([below, digits + first], dim=1).to(torch.uint8)
+    return tuple(  # type: ignore[return-value]
+        renamed.gather(1, tokens.gather(1, cells).long()) for tokens in (question, answer)
+    )
+
+
+def _line_order(
+    count: int, groups: int, size: int, generator: Generator, device: torch.device
+) -> Tensor:
+    """Lines in an order that keeps each group of neighbours together, [count, groups · size]."""
+    group = torch.rand(count, groups, generator=generator, device=device).argsort(1)
+    within = torch.rand(count, groups, size, generator=generator, device=device).argsort(2)
+    return (group[..., None] * size + within).flatten(1)
