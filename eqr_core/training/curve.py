@@ -38,6 +38,20 @@ class Window:
                     "a lower matrix_lr and lr may help"
                 )
 
+    def tensors(self, team: Team) -> dict[str, Tensor]:
+        """What the next line is made of so far, of the whole team, for the training state."""
+        if not self.outcomes:
+            return {}
+        seen = torch.stack([_values(one) for one in self.outcomes])
+        return {"outcomes": team.total(seen), "norms": torch.stack(self.norms)}
+
+    def restore(self, tensors: dict[str, Tensor], team: Team, device: torch.device) -> None:
+        """Take back what `tensors` gave; the team's first worker holds it for all."""
+        for number, values in enumerate(tensors.get("outcomes", [])):
+            mine = values.to(device) if team.rank == 0 else torch.zeros_like(values, device=device)
+            self.outcomes.append(Outcome(*mine))
+            self.norms.append(tensors["norms"][number].to(device))
+
     def row(self, team: Team) -> dict[str, float]:
         """Means over the window; the share of exact and the halting step over halted samples."""
         sums = team.total(torch.stack([_values(one) for one in self.outcomes]).sum(0))

@@ -5,12 +5,33 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from eqr_core.training.curve import CurveFiles
 from eqr_core.training.progress import Display
 from eqr_core.training.recipe import Recipe
 from eqr_core.training.validate import Validation
+
+
+class Watcher(Protocol):
+    """Who follows a run: a `Display` in this process, or what leads to one elsewhere."""
+
+    def __enter__(self) -> Watcher: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def trained(
+        self, step: int, progress: float, seconds: float, row: dict[str, float], speed: float
+    ) -> None:
+        """A line of the curve."""
+
+    def validated(self, step: int, result: Validation, best: bool) -> None:
+        """One size has been validated."""
 
 
 class Journal:
@@ -19,13 +40,21 @@ class Journal:
     One that is not `shown` (a worker that is not the first of its team) does nothing.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, step: int, *, shown: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        step: int,
+        *,
+        shown: bool,
+        watcher: Watcher | None = None,
+    ) -> None:
         self.shown = shown
         if not shown:
             return
         self.files = CurveFiles(folder, step)
         self.board = _board(folder, step)
-        self.display = Display(recipe.name)
+        self.display = Display(recipe.name) if watcher is None else watcher
 
     def __enter__(self) -> Journal:
         if self.shown:
@@ -69,6 +98,11 @@ class Journal:
         self.display.validated(step, result, best)
         if self.board is not None:
             self.board.add_scalar(f"validation/exact {result.size}", result.exact, step)
+
+    def flush(self) -> None:
+        """Put on disk what TensorBoard's writer still holds; the rest is there."""
+        if self.shown and self.board is not None:
+            self.board.flush()
 
 
 def _board(folder: Path, step: int) -> Any:

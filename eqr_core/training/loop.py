@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from eqr_core.errors import RecipeError
 from eqr_core.model.card import Card
 from eqr_core.model.checkpoint import load_checkpoint, save_checkpoint
 from eqr_core.model.operator import Operator
+from eqr_core.training.clock import Clock
 from eqr_core.training.compiling import can_compile
 from eqr_core.training.curve import Window
-from eqr_core.training.journal import Journal
+from eqr_core.training.journal import Journal, Watcher
 from eqr_core.training.optimizer import Average, Optimizers, schedule
 from eqr_core.training.puzzles import open_puzzles
 from eqr_core.training.recipe import Recipe
@@ -31,13 +32,23 @@ from eqr_core.training.state import byte_count, generator_tensor, load_state, sa
 from eqr_core.training.team import Team
 from eqr_core.training.validate import Validator
 
-SAVE_EVERY_SECONDS = 60.0
 CURVE_EVERY = 50
 """Optimiser steps that one line of the curve sums up."""
 CARRY_BYTES = 12 * 2**20
 """Most that the samples' states may take to be kept in the run's state."""
 LARGE_BYTES = 40 * 2**20
 """Weights and moments above this keep the moments in bfloat16."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The run's folder has just been written, everything in it of one step."""
+
+    step: int
+    exact: float | None
+    """Accuracy of the recipe's first size where it was validated at this step."""
+    last: bool
+    """No step follows in this call of `Trainer.run`."""
 
 
 class Trainer:
@@ -62,13 +73,18 @@ class Trainer:
         team: Team = Team(),  # noqa: B008 - frozen
         compiled: bool = True,
         report: Callable[[str], None] = lambda text: None,
+        watcher: Watcher | None = None,
+        after_save: Callable[[Saved], None] | None = None,
     ) -> None:
         """Read or generate the puzzles. `compiled` needs a C++ compiler; without one, eager.
 
         `start` is a checkpoint of the same operator whose weights a new run begins with.
         `within` minutes of training in all the run ends, its learning rate decayed; the recipe's
         steps then do not count.
-        `report` is called with a line now and then before the run shows its own progress.
+        `report` is called with a line now and then before the run shows its own progress, which
+        goes to `watcher`, or to this process's terminal.
+        `after_save` is called by every worker of the team at the same steps: after every save,
+        and the run then saves after every validation too.
         """
         if compiled and device.type == "cpu" and not can_compile():
             report("no C++ compiler found: training runs uncompiled, a few times slower")
@@ -77,6 +93,8 @@ class Trainer:
         self.folder = folder
         self.limit = within * 60 if within is not None else None
         self.team = team
+        self.watcher = watcher
+        self.after_save = after_save
         torch.manual_seed(recipe.seed)
         self.sets = [one.to(device) for one in open_puzzles(recipe, files, report)]
         self.generator = Generator(device).manual_seed(recipe.seed)
@@ -87,7 +105,9 @@ class Trainer:
             Segment(self.operator, one, recipe, self.generator, compiled=compiled, team=team)
             for one in self.sets
         ]
-        self.validators = [Validator(self.operator, one, recipe, compiled) for one in self.sets]
+        self.validators = [
+            Validator(self.operator, one, recipe, compiled, team) for one in self.sets
+        ]
         self.optimizers = Optimizers(self.operator, recipe)
         self.average = Average(self.operator, recipe.ema)
         self.window = Window()
@@ -96,6 +116,7 @@ class Trainer:
         self.seconds = 0.0
         self.best = -1.0
         self.interrupted = False
+        self._asked_to_stop = False
 
     @property
     def progress(self) -> float:
@@ -124,6 +145,7 @@ class Trainer:
             for index, segment in enumerate(self.segments):
                 segment.restore(groups[f"segment{index}"])
             self.generator.set_state(groups["generator"]["position"])
+            self.window.restore(groups.get("window", {}), self.team, self.generator.device)
             self.done, self.samples = values["done"], values["samples"]
             self.seconds, self.best = values["seconds"], values["best"]
         except (KeyError, RuntimeError) as error:
@@ -142,35 +164,44 @@ class Trainer:
             self.folder.mkdir(parents=True, exist_ok=True)
             for one in self.sets:
                 one.validation.save(self.folder / f"held-out-{one.mix.size}.npz")
-        started = saved = time.monotonic()
-        before = self.seconds
-        stop = float("inf") if minutes is None else minutes * 60
-        with Journal(self.folder, self.recipe, self.done, shown=leads) as journal, self._signals():
+        clock = Clock(self.seconds, float("inf") if minutes is None else minutes * 60)
+        exact = None
+        with (
+            Journal(
+                self.folder, self.recipe, self.done, shown=leads, watcher=self.watcher
+            ) as journal,
+            self._signals(),
+        ):
             while self.progress < 1 and not self.interrupted:
                 self._train_once()
-                now = time.monotonic()
-                self.seconds = before + now - started
-                if self.done % CURVE_EVERY == 0:
-                    self._log(journal)
-                    now = time.monotonic()
-                    self.seconds = before + now - started
+                # Summing up waits for the device, so the clock is read after it.
+                row = self._sum_up() if self.done % CURVE_EVERY == 0 else None
+                save, stop = self._agree(clock)
+                if row is not None:
+                    speed = self.samples / max(self.seconds, 1e-9)
+                    journal.trained(
+                        self.done, self.progress, self.samples, self.seconds, row, speed
+                    )
+                exact = None
                 if self.progress >= 1 or self.done % self.recipe.validate_every == 0:
-                    self._validate(journal)
-                if now - saved > SAVE_EVERY_SECONDS:
-                    self.save()
-                    saved = now
-                if now - started >= stop:
+                    exact = self._validate(journal)
+                if stop:
                     break
-            self.save()
+                if (save or (exact is not None and self.after_save)) and self.progress < 1:
+                    self._keep(journal, exact, last=False)
+                    clock.saved()
+            self._keep(journal, exact, last=True)
         return self.best
+
+    def interrupt(self) -> None:
+        """Have `run` end after the step it is at, from any thread and any worker of the team."""
+        self._asked_to_stop = True
 
     def save(self) -> None:
         """Write the run's whole state. TrainingError where a gradient since was not finite."""
         self.window.check(self.done)
-        carries = [
-            {name: self.team.gather(value) for name, value in segment.tensors().items()}
-            for segment in self.segments
-        ]
+        window = self.window.tensors(self.team)
+        carries = self._carries()
         if self.team.rank:
             return
         groups = {
@@ -178,19 +209,14 @@ class Trainer:
             "average": self.average.shadow,
             "optimizer": self.optimizers.tensors(),
             "generator": generator_tensor(self.generator),
+            "window": window,
         }
         moments = groups["optimizer"]
         if sum(byte_count(group) for group in groups.values()) > LARGE_BYTES:
             groups["optimizer"] = {
                 name: value.bfloat16() if value.ndim else value for name, value in moments.items()
             }
-        keep_states = sum(byte_count(carry) for carry in carries) <= CARRY_BYTES
-        for index, carry in enumerate(carries):
-            groups[f"segment{index}"] = {
-                name: value
-                for name, value in carry.items()
-                if keep_states or not name.startswith("state")
-            }
+        groups |= {f"segment{index}": carry for index, carry in enumerate(carries)}
         values = {
             **self._identity(),
             "done": self.done,
@@ -199,6 +225,35 @@ class Trainer:
             "best": self.best,
         }
         save_state(self.folder, groups, values)
+
+    def _keep(self, journal: Journal, exact: float | None, *, last: bool) -> None:
+        self.save()
+        journal.flush()
+        if self.after_save is not None:
+            self.after_save(Saved(self.done, exact, last))
+
+    def _carries(self) -> list[dict[str, Tensor]]:
+        """What the segments carry, of the whole team; without the states where those are large."""
+        carries = [segment.tensors() for segment in self.segments]
+        keep_states = self.team.size * sum(map(byte_count, carries)) <= CARRY_BYTES
+        return [
+            {
+                name: self.team.gather(value)
+                for name, value in carry.items()
+                if keep_states or not name.startswith("state")
+            }
+            for carry in carries
+        ]
+
+    def _agree(self, clock: Clock) -> tuple[bool, bool]:
+        """Whether to save now, and to stop for now: the first worker's clock decides for all.
+
+        An interruption of any worker interrupts all.
+        """
+        times = clock.read() if self.team.rank == 0 else (0.0, False, False)
+        self.seconds, save, stop, asked = self.team.sums([*times, self._asked_to_stop])
+        self.interrupted = asked > 0
+        return save > 0, stop > 0
 
     def _begin_with(self, start: Path) -> str:
         weights, card = load_checkpoint(start)
@@ -221,7 +276,7 @@ class Trainer:
                 signal.signal(number, handler)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        self.interrupted = True
+        self.interrupt()
 
     def _train_once(self) -> None:
         recipe, progress = self.recipe, self.progress
@@ -245,21 +300,22 @@ class Trainer:
         edges = np.cumsum([one.mix.share for one in self.sets])
         return self.segments[int(np.searchsorted(edges / edges[-1], place, side="right"))]
 
-    def _log(self, journal: Journal) -> None:
+    def _sum_up(self) -> dict[str, float]:
         self.window.check(self.done)
-        row, speed = self.window.row(self.team), self.samples / max(self.seconds, 1e-9)
+        row = self.window.row(self.team)
         self.window = Window()
-        journal.trained(self.done, self.progress, self.samples, self.seconds, row, speed)
+        return row
 
-    def _validate(self, journal: Journal) -> None:
-        for index, validator in enumerate(self.validators):
-            result = validator.measure(self.average.shadow)
+    def _validate(self, journal: Journal) -> float:
+        results = [validator.measure(self.average.shadow) for validator in self.validators]
+        for index, result in enumerate(results):
             best = index == 0 and result.exact >= self.best
             journal.validated(self.done, self.seconds, result, best)
             if best:
                 self.best = result.exact
                 if self.team.rank == 0:
                     self._export()
+        return results[0].exact
 
     def _export(self) -> None:
         weights = {**self.operator.state_dict(), **self.average.shadow}

@@ -25,7 +25,10 @@ class Team:
 
     @staticmethod
     def joined() -> Team:
-        """The team of the process group that torch.distributed has set up."""
+        """The team of the process group that torch.distributed has set up.
+
+        The group must carry CPU tensors (gloo), and those of the device that computes.
+        """
         return Team(dist.get_rank(), dist.get_world_size())
 
     def rows(self, batch: int) -> slice:
@@ -39,19 +42,23 @@ class Team:
         """Replace every gradient by its mean over the workers."""
         if self.size == 1:
             return
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+        # All workers run the same graph, so the same parameters have no gradient on each.
+        held = [(p, p.grad) for p in parameters if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for _, gradient in held])
         dist.all_reduce(flat)
         flat /= self.size
-        for parameter, part in zip(
-            parameters, flat.split([p.numel() for p in parameters]), strict=True
-        ):
+        parts = flat.split([gradient.numel() for _, gradient in held])
+        for (parameter, _), part in zip(held, parts, strict=True):
             parameter.grad = part.view_as(parameter)
 
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """Each value summed over the workers, in float64 on the host: no device is waited for."""
+        if self.size == 1:
+            return list(values)
+        return self.total(torch.tensor(values, dtype=torch.float64)).tolist()
+
     def total(self, values: Tensor) -> Tensor:
-        """Sum of a tensor over the workers."""
+        """Sum of a tensor over the workers, in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values

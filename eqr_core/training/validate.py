@@ -13,6 +13,7 @@ from eqr_core.training.compiling import maybe_compiled
 from eqr_core.training.puzzles import TrainingSet
 from eqr_core.training.recipe import Recipe
 from eqr_core.training.segment import DTYPES, initial_state
+from eqr_core.training.team import Team
 
 ROWS_AT_ONCE = 50
 VALIDATION_SEED = 2
@@ -32,14 +33,23 @@ class Validation:
 
 
 class Validator:
-    """Measures one size with the weights it is given; the training run's draws are untouched."""
+    """Measures one size with the weights it is given; the training run's draws are untouched.
+
+    A team shares the puzzles; each of its workers has the whole result.
+    """
 
     def __init__(
-        self, operator: Operator, puzzles: TrainingSet, recipe: Recipe, compiled: bool
+        self,
+        operator: Operator,
+        puzzles: TrainingSet,
+        recipe: Recipe,
+        compiled: bool,
+        team: Team = Team(),  # noqa: B008 - frozen
     ) -> None:
         self.operator = operator.for_task(puzzles.task)
         self.puzzles = puzzles
         self.recipe = recipe
+        self.team = team
         self.device = operator.embedding.device
         self.outer_step = maybe_compiled(self.operator.outer_step, compiled)
 
@@ -73,14 +83,18 @@ class Validator:
         puzzles = self.puzzles.validation
         question = torch.from_numpy(puzzles.question).to(self.device)
         answer = torch.from_numpy(puzzles.answer).to(self.device)
-        exact, moved = [], []
+        exact = torch.zeros(len(question), device=self.device)
+        moved = torch.zeros_like(exact)
         for first in range(0, len(question), ROWS_AT_ONCE):
-            e = self.operator.embed(question[first : first + ROWS_AT_ONCE]).to(dtype)
+            rows = slice(first, first + ROWS_AT_ONCE)
+            e = self.operator.embed(question[rows]).to(dtype)
             state = initial_state(self.operator, len(e), dtype, generator)
+            if first // ROWS_AT_ONCE % self.team.size != self.team.rank:
+                continue
             before = state
             for _ in range(self.recipe.depth):
                 before, state = state, self.outer_step(state, e)
             predicted = self.operator.predict(self.operator.read(state)[0])
-            exact.append((predicted == answer[first : first + ROWS_AT_ONCE]).all(-1))
-            moved.append(residual(state, before))
-        return torch.cat(exact).cpu(), torch.cat(moved).cpu()
+            exact[rows] = (predicted == answer[rows]).all(-1).float()
+            moved[rows] = residual(state, before)
+        return self.team.total(exact).bool().cpu(), self.team.total(moved).cpu()
