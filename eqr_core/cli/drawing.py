@@ -53,5 +53,6 @@ def progress(unit: str, note: bool = False) -> Progress:
         *([TextColumn("{task.fields[note]}")] if note else []),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        speed_estimate_period=300,  # what ends in bursts still gets an estimate
         disable=not sys.stderr.isatty(),
     )

@@ -6,83 +6,113 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from eqr_core.cli import options
 from eqr_core.cli.drawing import progress
 from eqr_core.errors import DataError
 
-if TYPE_CHECKING:
-    from eqr_core.evaluation.report import Report
-
 
 def evaluate(
     model: Annotated[str, typer.Option(help="Name or folder of a checkpoint.")],
     data: Annotated[Path, typer.Option(help="Puzzle file, CSV or CSV.gz.")],
-    depth: options.Depth = 16,
-    breadth: options.Breadth = 1,
+    depth: Annotated[
+        str, typer.Option(help="Outer steps of one trajectory at most; 1,4,16 sweeps.")
+    ] = "16",
+    breadth: Annotated[str, typer.Option(help="Trajectories at most; 1,4,16 sweeps.")] = "1",
     nfe: options.Nfe = None,
     tolerance: options.Tolerance = None,
-    stop: options.Stop = "converged",
+    stop: Annotated[
+        str | None,
+        typer.Option(
+            help="converged, verified or exhausted as in solve, or several. Without it a sweep "
+            "takes exhausted,converged, a single budget converged."
+        ),
+    ] = None,
     seed: options.Seed = 0,
     noise: options.Noise = 0.0,
     selection: options.Selection = "residual",
     limit: Annotated[int | None, typer.Option(help="Only the first rows of the file.")] = None,
     slots: options.Slots = 64,
+    workers: Annotated[
+        int, typer.Option(help="Processes that compute, each with one thread.", min=1, max=256)
+    ] = 1,
     compiled: options.Compiled = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for report, tables and plots; what is there goes on."),
+    ] = None,
     record: Annotated[
-        bool, typer.Option("--record", help="Add the report to the results in the card.")
+        bool, typer.Option("--record", help="Add the reports to the results in the card.")
     ] = False,
     as_json: Annotated[
         str | None, typer.Option("--json", help="File for the report as JSON; - prints it.")
     ] = None,
 ) -> None:
-    """Measure a checkpoint on a puzzle file.
+    """Measure a checkpoint on a puzzle file, under one budget or a sweep of them.
 
     Row i is solved with the seed SEED + i. With --stop exhausted every trajectory runs to the
-    full depth, which is how the paper measures.
+    full depth, which is how the paper measures. All budgets of a sweep share their trajectories,
+    so it costs what its largest budget costs alone.
     """
-    from eqr_core.engine.budget import Budget
+    from eqr_core.evaluation.sweep import Sweep
 
-    budget = Budget(depth, breadth, nfe, None, tolerance, cast(Any, stop))
+    sweep = Sweep.parse(depth, breadth, stop, nfe, tolerance)
     if as_json not in (None, "-") and not Path(as_json).parent.is_dir():
         raise DataError(f"{as_json}: there is no such folder")
+    if out is not None and not out.parent.is_dir():
+        raise DataError(f"{out}: there is no folder {out.parent}")
 
-    from eqr_core.engine.engine import Engine
-    from eqr_core.evaluation.evaluate import evaluate, read_rows, record_report
+    from eqr_core.cli.evaluation_tables import print_evaluation
+    from eqr_core.evaluation.evaluate import evaluate
+    from eqr_core.evaluation.results import record_report
+    from eqr_core.evaluation.rows import read_rows
     from eqr_core.model.checkpoint import find_checkpoint
 
     rows = read_rows(data, limit)
-    engine = Engine([model], slots=slots, compiled=compiled)
     with progress("puzzles", note=True) as bar:
         shown = bar.add_task("eval", total=len(rows), note="")
         seen = exact = 0
 
-        def on_answer(right: bool) -> None:
+        def on_rows(count: int, right: int | None) -> None:
             nonlocal seen, exact
-            seen, exact = seen + 1, exact + right
-            bar.update(shown, advance=1, note=f"{exact / seen:.1%} exact")
+            if right is None:
+                bar.reset(shown, completed=count, note="" if not count else f"{count} from before")
+                return
+            seen, exact = seen + count, exact + right
+            bar.update(shown, advance=count, note=f"{exact / seen:.1%} exact")
 
-        report = evaluate(
-            engine,
+        found = evaluate(
+            model,
             rows,
-            budget,
+            sweep,
             data=str(data),
             seed=seed,
             noise=noise,
             selection=cast(Any, selection),
-            on_answer=on_answer,
+            slots=slots,
+            compiled=compiled,
+            workers=workers,
+            folder=out,
+            on_rows=on_rows,
         )
+    if out is not None:
+        from eqr_core.evaluation.tables import write_tables
+
+        write_tables(out, found)
     if as_json is None:
-        _print(report)
+        print_evaluation(found)
     else:
-        write_json(as_json, report.to_dict())
+        write_json(as_json, found.to_dict())
     if record:
-        record_report(find_checkpoint(model), report, data.name)
+        for report in found.reports:
+            record_report(find_checkpoint(model), report, data.name)
+    if out is not None:
+        from eqr_core.evaluation.plots import draw
+
+        draw(out, found)
 
 
 def parity(
@@ -120,31 +150,3 @@ def write_json(target: str, document: dict[str, Any]) -> None:
         Path(target).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise DataError(f"{target}: cannot be written ({error.strerror})") from None
-
-
-def _print(report: Report) -> None:
-    console = Console()
-    low, high = report.exact_interval
-    console.print(
-        f"{report.model} on {report.data}: {report.exact} of {report.rows} exact "
-        f"({report.exact_accuracy:.1%}, 95% interval {low:.1%} to {high:.1%})\n"
-        f"D {report.depth}, B {report.breadth}, stop {report.stop}: cells "
-        f"{report.cell_accuracy:.2%}, converged {report.converged:.1%}, verified "
-        f"{report.verified:.1%}, mean iterations {report.mean_iterations:.1f}, mean NFE "
-        f"{report.mean_nfe:.1f}, {report.seconds:.1f} s",
-        highlight=False,
-        soft_wrap=True,
-    )
-    table = Table("", "puzzles", "exact", "accuracy", "95% interval")
-    for title, groups in (("rating", report.rating), ("", report.source)):
-        for name, share in groups.items():
-            low, high = share["exact_interval"]
-            table.add_row(
-                f"{title} {name}".strip(),
-                str(share["rows"]),
-                str(share["exact"]),
-                f"{share['exact_accuracy']:.1%}",
-                f"{low:.1%} to {high:.1%}",
-            )
-        table.add_section()
-    console.print(table)

@@ -1,156 +1,113 @@
-"""Measure a checkpoint on a puzzle file, through the engine that serves it."""
+"""Measure a checkpoint on puzzles: one budget, or a sweep of them on shared trajectories."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+import contextlib
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from eqr_core.data.puzzles import PuzzleRow, read_puzzles
-from eqr_core.engine.answer import Answer, SolveRequest
-from eqr_core.engine.budget import Budget
-from eqr_core.engine.engine import Engine
+from eqr_core.data.puzzles import PuzzleRow
+from eqr_core.engine.answer import SolveRequest
+from eqr_core.engine.budget import check_whole
 from eqr_core.engine.selection import Selection
-from eqr_core.errors import DataError, GridError, ModelError
-from eqr_core.evaluation.report import Puzzle, Report, Tally
+from eqr_core.errors import DataError, ModelError
+from eqr_core.evaluation.report import Subject
+from eqr_core.evaluation.rows import digest_rows, parse_rows
+from eqr_core.evaluation.store import Store
+from eqr_core.evaluation.summary import Evaluation, Summary
+from eqr_core.evaluation.sweep import Settings, Sweep
+from eqr_core.evaluation.workers import Job, compute
 from eqr_core.model.card import Card
-from eqr_core.model.checkpoint import read_card, update_card
-from eqr_core.tasks import parse_grid
+from eqr_core.model.checkpoint import check_sizes, find_checkpoint, read_card
 
-
-def read_rows(path: Path, limit: int | None = None) -> list[PuzzleRow]:
-    """The first `limit` rows of a puzzle file, all without; DataError where there are none."""
-    if limit is not None and limit < 1:
-        raise DataError(f"limit is {limit}; it must be at least 1")
-    rows = list(read_puzzles(path, limit))
-    if not rows:
-        raise DataError(f"{path}: there are no puzzles in it")
-    return rows
-
-
-def parse_rows(rows: Iterable[PuzzleRow]) -> list[Puzzle]:
-    """Parse rows; DataError names the first whose answer does not solve its question."""
-    puzzles = []
-    for number, row in enumerate(rows, start=1):
-        try:
-            task, grid = parse_grid(row.question)
-            answer_task, answer = parse_grid(row.answer, task.name)
-        except GridError as error:
-            raise DataError(f"puzzle {number}: {error}") from None
-        if answer_task != task or not task.verify(grid, answer):
-            raise DataError(f"puzzle {number}: its answer does not solve its question")
-        puzzles.append(Puzzle(task, grid, answer, row.source, row.rating))
-    return puzzles
+MAX_WORKERS = 256
+OnRows = Callable[[int, int | None], None]
 
 
 def evaluate(
-    engine: Engine,
+    model: str | Path,
     rows: Sequence[PuzzleRow],
-    budget: Budget,
+    sweep: Sweep,
     *,
-    model: str | None = None,
     data: str = "",
     seed: int = 0,
     noise: float = 0.0,
     selection: Selection = "residual",
-    on_answer: Callable[[bool], None] | None = None,
-) -> Report:
-    """Solve every row with `budget` and count.
+    slots: int = 64,
+    compiled: bool = False,
+    workers: int = 1,
+    folder: Path | None = None,
+    on_rows: OnRows = lambda count, right: None,
+) -> Evaluation:
+    """Solve every row with every budget of `sweep` and count.
 
     Row i (from 0) is solved with the seed `seed` + i, so that rows start from independent
-    states and each can be run again alone. `on_answer` is called with each puzzle's outcome.
-    Without `model` the engine chooses one, which must then be the same for all rows.
-    DataError for rows that cannot be parsed, ModelError where the model does not fit one.
+    states and each can be run again alone. Every cell is exactly what the engine answers under
+    that budget alone, with slots enough for all its trajectories.
+
+    With `folder` the parts that are done stay there, and the same call goes on from them;
+    DataError where it holds another evaluation. `workers` processes compute, each with one
+    thread; neither they nor `slots` have a part in the result. `on_rows` is called first with
+    the puzzles that are done from before and None, then with those done since the last call and
+    how many of them the largest cell has right.
+
+    DataError for rows that cannot be parsed, ModelError where the model does not fit one,
+    BudgetError for a value outside its limits, EqrError when a worker dies.
     """
-    puzzles = parse_rows(rows)
-    if not puzzles:
-        raise DataError("there are no puzzles to evaluate")
-    names = {engine.choose_model(puzzle.task, model) for puzzle in puzzles}
-    if len(names) > 1:
-        raise ModelError(f"the rows need several models ({', '.join(sorted(names))}); name one")
-    (name,) = names
-    requests = [
-        SolveRequest(
-            task=puzzle.task,
-            grid=puzzle.grid,
-            model=name,
-            budget=budget,
-            seed=seed + index,
-            noise=noise,
-            selection=selection,
-            id=f"row-{index}",
-        )
-        for index, puzzle in enumerate(puzzles)
-    ]
-    start = time.perf_counter()
-    tally = Tally()
-    for index, answer in _solve(engine, requests):
-        right = tally.add(puzzles[index], answer)
-        if on_answer is not None:
-            on_answer(right)
-    seconds = time.perf_counter() - start
-    card = engine.models[name]
-    return tally.report(
-        model=name,
+    check_whole("workers", workers, 1, MAX_WORKERS)
+    check_whole("slots", slots, 1, 4096)
+    checkpoint = find_checkpoint(str(model))
+    card = read_card(checkpoint)
+    check_sizes(card)
+    subjects = _check(rows, card)
+    _check_request(rows, sweep, seed, noise, selection)
+    settings = Settings(
         digest=card.digest,
-        data=data,
-        depth=budget.depth,
-        breadth=budget.breadth,
-        nfe=budget.nfe,
-        stop=budget.stop,
-        tolerance=card.tolerance if budget.tolerance is None else budget.tolerance,
-        noise=noise,
+        data_digest=digest_rows(rows),
+        rows=len(rows),
+        sweep=sweep,
+        tolerance=card.tolerance if sweep.tolerance is None else sweep.tolerance,
         seed=seed,
+        noise=noise,
         selection=selection,
-        seconds=seconds,
+        compiled=compiled,
     )
+    with contextlib.ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eqr-eval-")))
+        store = Store(folder, settings)
+        missing = store.missing()
+        on_rows(len(rows) - sum(map(len, missing)), None)
+        job = Job(checkpoint, settings, folder, slots)
+        compute(job, rows, missing, workers, lambda right: on_rows(1, right))
+        summary = Summary(settings, card.name, data)
+        for chunk, part in store.read():
+            summary.add(chunk.start, subjects[chunk.start : chunk.stop], part)
+    return summary.result()
 
 
-def _solve(engine: Engine, requests: list[SolveRequest]) -> Iterable[tuple[int, Answer]]:
-    """Keep the engine's slots full, and give each answer out when it is there.
-
-    The engine sets up slots for a size with the first request of it, hence the look at its stats.
-    """
-    places = {request.id: index for index, request in enumerate(requests)}
-    waiting = iter(requests)
-    busy = 0
-    while True:
-        while busy < min(engine.queue, max(1, engine.stats.slots)):
-            request = next(waiting, None)
-            if request is None:
-                break
-            engine.submit(request)
-            busy += 1
-        if not busy:
-            return
-        for answer in engine.step():
-            busy -= 1
-            yield places[answer.id], answer
-
-
-TERMS = ("data", "depth", "breadth", "nfe", "tolerance", "stop", "selection", "noise")
-"""What two reports must share to be on the same thing."""
-
-
-def record_report(folder: Path, report: Report, data: str) -> Card:
-    """Add `report` to the results in the card of `folder`; `data` is how the card names the file.
-
-    A report on the same terms takes the place of an earlier one on as many rows or fewer.
-    ModelError where the checkpoint has changed since, DataError where more rows are on record.
-    """
-    card = read_card(folder)
-    if card.digest != report.digest:
-        raise ModelError(f"{card.name}: the checkpoint has changed since; nothing was recorded")
-    result = json.loads(json.dumps({**report.to_dict(), "data": data}))
-    same = [r for r in card.results if all(r.get(name) == result[name] for name in TERMS)]
-    for earlier in same:
-        if earlier["rows"] > report.rows:
-            raise DataError(
-                f"rows is {report.rows}; the card already has this on {earlier['rows']} rows"
+def _check(rows: Sequence[PuzzleRow], card: Card) -> list[Subject]:
+    """Parse every row once, before hours of work, and keep what the tables need."""
+    if not rows:
+        raise DataError("there are no puzzles to evaluate")
+    subjects = []
+    for number, row in enumerate(rows):
+        (puzzle,) = parse_rows([row], number)
+        task = puzzle.task
+        if task.name != card.task or task.size not in card.sizes:
+            raise ModelError(
+                f"{card.name} solves {card.task} {', '.join(card.sizes)}; puzzle {number + 1} is "
+                f"{task.name} {task.size}"
             )
-    others = [r for r in card.results if r not in same]
-    card = replace(card, results=(*others, result))
-    update_card(folder, card)
-    return card
+        subjects.append(Subject(row.source, row.rating, task.tokens))
+    return subjects
+
+
+def _check_request(
+    rows: Sequence[PuzzleRow], sweep: Sweep, seed: int, noise: float, selection: Selection
+) -> None:
+    """BudgetError where a seed, the noise or the selection is outside its limits."""
+    (puzzle,) = parse_rows(rows[:1])
+    for last in (seed, seed + len(rows) - 1):
+        SolveRequest(puzzle.task, puzzle.grid, "", sweep.budgets[0], last, noise, selection)

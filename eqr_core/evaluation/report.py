@@ -8,23 +8,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from eqr_core.engine.answer import Answer
+import numpy as np
+import numpy.typing as npt
+
+from eqr_core.evaluation.part import COUNTS, FINISH_REASONS
 from eqr_core.evaluation.shares import Share
-from eqr_core.tasks.base import Grid, Task
 
 RATING_CLASSES = (("0", 0), ("1-10", 10), ("11-30", 30), (">30", math.inf))
 """Names of the difficulty classes and the highest rating of each."""
 
 
 @dataclass(frozen=True)
-class Puzzle:
-    """A row of a puzzle file, parsed and checked."""
+class Subject:
+    """What the tables need to know of a puzzle."""
 
-    task: Task
-    grid: Grid
-    answer: Grid
     source: str
     rating: int
+    tokens: int
+    """Cells of its grid."""
 
 
 @dataclass(frozen=True)
@@ -84,26 +85,21 @@ class Tally:
         self.by_source: dict[str, list[bool]] = {}
         self.by_rating: dict[str, list[bool]] = {name: [] for name, _ in RATING_CLASSES}
 
-    def add(self, puzzle: Puzzle, answer: Answer) -> bool:
-        """Count one answer; whether it is right."""
-        right_cells = sum(
-            given == wanted
-            for given_row, wanted_row in zip(answer.grid, puzzle.answer, strict=True)
-            for given, wanted in zip(given_row, wanted_row, strict=True)
-        )
-        right = right_cells == puzzle.task.tokens
+    def add(self, puzzle: Subject, counts: npt.NDArray[np.int64]) -> None:
+        """Count what one cell of a sweep came to on one puzzle, [COUNTS]."""
+        got = dict(zip(COUNTS, counts.tolist(), strict=True))
+        right = got["right_cells"] == puzzle.tokens
         self.exact.append(right)
-        self.cells += puzzle.task.tokens
-        self.right_cells += right_cells
-        self.converged += answer.converged
-        self.verified += answer.verified
-        self.right_converged += right and answer.converged
-        self.iterations += answer.iterations
-        self.nfe += answer.nfe
-        self.finish_reasons[answer.finish_reason] += 1
+        self.cells += puzzle.tokens
+        self.right_cells += got["right_cells"]
+        self.converged += got["converged"]
+        self.verified += got["verified"]
+        self.right_converged += right and got["converged"]
+        self.iterations += got["iterations"]
+        self.nfe += got["nfe"]
+        self.finish_reasons[FINISH_REASONS[got["finish_reason"]]] += 1
         self.by_source.setdefault(puzzle.source, []).append(right)
         self.by_rating[rating_class(puzzle.rating)].append(right)
-        return right
 
     def report(self, **settings: Any) -> Report:
         """The report on what was counted; `settings` are its fields that are not counted."""

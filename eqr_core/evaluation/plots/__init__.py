@@ -1,0 +1,44 @@
+"""The plots of an evaluation, as PNG files. Only here is matplotlib needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eqr_core.errors import DataError, EqrError
+from eqr_core.evaluation.summary import Evaluation
+
+
+def draw(folder: Path, found: Evaluation) -> list[Path]:
+    """Draw what was measured into `folder` and return the files.
+
+    What was not measured is left out: a single budget has no heat map, an adaptive one no
+    landscape. EqrError where matplotlib is missing, DataError where a file cannot be written.
+    """
+    try:
+        import matplotlib as _  # noqa: F401
+    except ImportError:
+        raise EqrError(
+            f"the plots need matplotlib (pip install 'eqr[train]'); all else is in {folder}, and "
+            "the same command draws them without computing again"
+        ) from None
+    from eqr_core.evaluation.plots import budgets, regimes, trajectories
+
+    figures = {
+        "accuracy": budgets.heat_map(found),
+        "nfe": budgets.accuracy_by_nfe(found),
+        "residual": trajectories.accuracy_by_residual(found),
+        "reliability": trajectories.reliability(found),
+        "iterations": trajectories.iterations(found),
+        "landscape": regimes.bars(found),
+    }
+    files = []
+    for name, figure in figures.items():
+        if figure is None:
+            continue
+        path = folder / f"{name}.png"
+        try:
+            figure.savefig(path, dpi=160)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written ({error.strerror})") from None
+        files.append(path)
+    return files
