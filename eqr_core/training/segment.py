@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from eqr_core.model.layers import truncated_normal
+from eqr_core.model.native import native_step
 from eqr_core.model.operator import Operator, State, residual
 from eqr_core.training.compiling import maybe_compiled
 from eqr_core.training.loss import act_loss
@@ -64,6 +65,7 @@ class Segment:
         self.mine = team.rows(self.batch)
         self.device = generator.device
         self.dtype = DTYPES[recipe.precision]
+        self.native = native_step(self.operator, self.dtype) if compiled else None
         self.forward = maybe_compiled(self._forward, compiled)
         self.question, self.answer = self._puzzles(recipe.reveal)
         self.state = self._rows(initial_state(self.operator, self.batch, self.dtype, generator))
@@ -130,8 +132,11 @@ class Segment:
         e = operator.embed(question).to(self.dtype)
         # Rows exchange one draw among the updates: each update of a row gets its own noise at
         # a fraction of the cost of drawing for every update.
-        noise = None if draw is None else lambda i: draw.roll(i, 0)[self.mine]
-        new = operator.outer_step(state, e, noise)
+        if self.native:
+            new = self.native(state, e, draw, self.mine.start)
+        else:
+            noise = None if draw is None else lambda i: draw.roll(i, 0)[self.mine]
+            new = operator.outer_step(state, e, noise)
         logits, q = operator.read(new)
         label = answer.long() - operator.answer_offset
         exact = (logits.argmax(-1) == label).all(-1)

@@ -1,0 +1,123 @@
+"""Compiling the C++ beside this file, once for each processor, compiler and version of the source.
+
+The library has a C interface and includes nothing of torch, so that it takes seconds to compile
+and outlives torch's versions.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import torch
+
+log = logging.getLogger(__name__)
+
+SOURCES = Path(__file__).parent
+COMPILERS = ("g++", "clang++", "c++")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-pthread", "-w")
+
+
+class _Library:
+    """The compiled library of this process, made when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked = False
+        self._loaded: ctypes.CDLL | None = None
+
+    def get(self) -> ctypes.CDLL | None:
+        with self._lock:
+            if not self._asked:
+                self._asked = True
+                try:
+                    self._loaded = _load()
+                except (OSError, subprocess.SubprocessError, _Unavailable) as error:
+                    log.warning("no native kernels, torch computes instead: %s", _reason(error))
+            return self._loaded
+
+
+class _Unavailable(Exception):
+    """The kernels cannot be built or run on this machine."""
+
+
+_library = _Library()
+
+
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels; None where they cannot be had, which is logged once a process."""
+    return _library.get()
+
+
+def _load() -> ctypes.CDLL:
+    if sys.platform != "linux" or torch.backends.cpu.get_cpu_capability() != "AVX512":
+        raise _Unavailable("they need Linux and a processor with AVX-512")
+    loaded = ctypes.CDLL(str(_built()))
+    loaded.eqr_workspace.restype = ctypes.c_int64
+    return loaded
+
+
+def _built() -> Path:
+    compiler = _compiler()
+    name = f"units-{_key(compiler)}.so"
+    for folder in _folders():
+        path = folder / name
+        if path.is_file():
+            return path
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, part = tempfile.mkstemp(dir=folder, suffix=".part")
+        except OSError:
+            continue
+        os.close(handle)
+        # Another process may build at the same time; each moves a whole file into place.
+        try:
+            command = [compiler, *FLAGS, "-o", part, str(SOURCES / "units.cpp")]
+            subprocess.run(command, check=True, capture_output=True, text=True)
+            Path(part).replace(path)
+        finally:
+            Path(part).unlink(missing_ok=True)
+        return path
+    raise _Unavailable("there is no folder to keep them in")
+
+
+def _folders() -> tuple[Path, ...]:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(cache) / "eqr", Path(tempfile.mkdtemp(prefix="eqr-"))
+
+
+def _compiler() -> str:
+    named = os.environ.get("CXX")
+    for name in (named,) if named else COMPILERS:
+        if found := shutil.which(name):
+            return found
+    raise _Unavailable("there is no C++ compiler")
+
+
+def _key(compiler: str) -> str:
+    """Name of what a build depends on: source, flags, compiler and processor."""
+    version = subprocess.run([compiler, "--version"], check=True, capture_output=True).stdout
+    cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    processor = sorted(
+        {line for line in cpuinfo.splitlines() if line.startswith(("flags", "model"))}
+    )
+    digest = hashlib.sha256(version + "\n".join([*FLAGS, platform.machine(), *processor]).encode())
+    for source in sorted(SOURCES.glob("*.[ch]*")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:24]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        lines = (error.stderr or "").strip().splitlines()
+        return f"{Path(error.cmd[0]).name} failed: {lines[0] if lines else error.returncode}"
+    return str(error)

@@ -1,0 +1,121 @@
+// Cycles of the `units` operator with a single state and one block, in bfloat16. Rows are shared
+// out evenly among threads; a result depends on nothing but the number of threads.
+#include <thread>
+
+#include "backward.h"
+
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+using namespace eqr;
+
+namespace {
+
+template <typename Work>
+void share_out(long threads, long rows, Work work) {
+    auto part = [&](long t) {
+#ifdef __AMX_BF16__
+        Tiles tiles;
+#endif
+        for (long row = rows * t / threads; row < rows * (t + 1) / threads; ++row) work(t, row);
+    };
+    std::vector<std::thread> others;
+    for (long t = 1; t < threads; ++t) others.emplace_back(part, t);
+    part(0);
+    for (auto& other : others) other.join();
+}
+
+template <typename Worker>
+std::vector<Worker> crew(Arena& arena, const Shape& shape, const Layers& layers, long threads) {
+    std::vector<Worker> workers;
+    for (long t = 0; t < threads; ++t) workers.emplace_back(arena, shape, layers);
+    return workers;
+}
+
+// to [outputs, inputs] = the sum of every worker's [inputs, outputs] at `part`.
+template <typename Part>
+void gather(float* to, const std::vector<Backward>& workers, Part part, long inputs, long outputs) {
+    for (long i = 0; i < inputs; ++i)
+        for (long j = 0; j < outputs; ++j) {
+            float sum = 0;
+            for (const Backward& worker : workers) sum += part(worker)[i * outputs + j];
+            to[j * inputs + i] = sum;
+        }
+}
+
+}  // namespace
+
+extern "C" {
+
+// Whether the processor has tiles and this process may use them.
+int eqr_tiles() {
+#if defined(__AMX_BF16__) && defined(__linux__)
+    constexpr long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+    return 0;
+#endif
+}
+
+// Bytes that a call with so many threads works in, at an address that is a multiple of 64.
+int64_t eqr_workspace(const Shape* s, int64_t threads, int64_t backward) {
+    Arena arena{nullptr};
+    const Layers layers(arena, *s);
+    if (backward)
+        crew<Backward>(arena, *s, layers, threads);
+    else
+        crew<Forward>(arena, *s, layers, threads), arena.take<bf16>(threads * s->padded * s->hidden);
+    return arena.at - static_cast<char*>(nullptr);
+}
+
+// z, e, end [rows, candidates, C]; inputs [rows, updates, padded, C], or null to keep nothing.
+// noise [draws, candidates, C] or null: row b takes draw (first + b - i) mod draws in update i.
+void eqr_forward(const Shape* s, const Weights* weights, int64_t rows, const bf16* z, const bf16* e,
+                 const bf16* noise, int64_t draws, int64_t first, bf16* end, bf16* inputs,
+                 char* workspace, int64_t threads) {
+    Arena arena{workspace};
+    const Layers layers(arena, *s);
+    layers.fill(*weights);
+    auto workers = crew<Forward>(arena, *s, layers, threads);
+    const long size = s->candidates * s->hidden, input = s->padded * s->hidden;
+    bf16* scratch = arena.take<bf16>(threads * input);
+    share_out(threads, rows, [&](long t, long row) {
+        auto draw = [&](long update) {
+            const long index = ((first + row - update) % draws + draws) % draws;
+            return noise + index * size;
+        };
+        auto none = [](long) -> const bf16* { return nullptr; };
+        bf16* kept = inputs ? inputs + row * s->updates * input : scratch + t * input;
+        const long stride = inputs ? input : 0, at = row * size;
+        if (noise)
+            workers[t].run(z + at, e + at, draw, end + at, kept, stride);
+        else
+            workers[t].run(z + at, e + at, none, end + at, kept, stride);
+    });
+}
+
+// From the gradient of `end` and what forward kept to those of z (unless null), e and weights.
+void eqr_backward(const Shape* s, const Weights* weights, int64_t rows, const bf16* d_end,
+                  const bf16* inputs, bf16* d_z, bf16* d_e, float* d_own, float* d_out,
+                  float* d_pooled, char* workspace, int64_t threads) {
+    Arena arena{workspace};
+    const Layers layers(arena, *s);
+    layers.fill(*weights);
+    auto workers = crew<Backward>(arena, *s, layers, threads);
+    for (const Backward& worker : workers) worker.clear();
+    const long c = s->hidden, h = s->inner, size = s->candidates * c, input = s->padded * c;
+    share_out(threads, rows, [&](long t, long row) {
+        workers[t].run(d_end + row * size, inputs + row * s->updates * input, input,
+                       d_z ? d_z + row * size : nullptr, d_e + row * size);
+    });
+    gather(d_own, workers, [](const Backward& b) { return b.d_own; }, c, h);
+    // [hidden, inner] already: as one long row, its transpose is itself.
+    gather(d_out, workers, [](const Backward& b) { return b.d_out; }, 1, c * h);
+    for (long k = 0; k < s->kinds; ++k) {
+        auto part = [=](const Backward& b) { return b.d_pooled + k * 2 * c * h; };
+        gather(d_pooled + k * 2 * c * h, workers, part, 2 * c, h);
+    }
+}
+}
