@@ -320,7 +320,7 @@ def test_a_damaged_part_is_named(model: Path, rows: list[PuzzleRow], tmp_path: P
     evaluate(model, rows, single(3, 1), folder=tmp_path / "out")
     (part,) = (tmp_path / "out" / "parts").iterdir()
     part.write_bytes(part.read_bytes()[:-40])
-    with pytest.raises(DataError, match="rows-0000000-0000013.npz: damaged"):
+    with pytest.raises(DataError, match=r"rows-0000000-0000013\.npz: damaged"):
         evaluate(model, rows, single(3, 1), folder=tmp_path / "out")
     part.unlink()
     assert evaluate(model, rows, single(3, 1), folder=tmp_path / "out").main.rows == 14

@@ -68,6 +68,8 @@ def reliability(found: Evaluation) -> Figure | None:
         ("recall", ORANGE, "recall: stopped among the right"),
     ):
         known = [entry for entry in entries if entry[name] is not None]
+        if not known:
+            continue
         x = [entry["threshold"] for entry in known]
         bounds = np.array([entry[f"{name}_interval"] for entry in known]).T
         axes.fill_between(x, *bounds, color=colour, alpha=0.15, linewidth=0)
