@@ -1,4 +1,4 @@
-"""The command line `eqr`: the library's commands, `serve`, and `solve` with ``--server``.
+"""The command line `eqr`: the library's commands, `serve`, `solve --server`, `train --ray`.
 
 Only typer is needed here; Ray and httpx are imported by the commands that use them.
 """
@@ -14,10 +14,13 @@ from rich.console import Console
 
 from eqr_core.cli import app as library
 from eqr_core.cli import options
+from eqr_core.cli import training_options as training
 from eqr_core.cli.drawing import draw_grid, summary
 from eqr_core.cli.group import Commands
 from eqr_core.cli.solve import read_grid
 from eqr_core.cli.solve import solve as solve_here
+from eqr_core.cli.train import choose, conclude
+from eqr_core.cli.train import train as train_here
 from eqr_core.engine.budget import Budget
 from eqr_core.errors import EqrError
 
@@ -27,8 +30,8 @@ class MissingExtra(EqrError):
 
     exit_code = 2
 
-    def __init__(self, command: str, missing: str | None) -> None:
-        super().__init__(f"eqr {command} needs {missing}: pip install 'eqr[service]'")
+    def __init__(self, command: str, missing: str | None, extra: str = "service") -> None:
+        super().__init__(f"eqr {command} needs {missing}: pip install 'eqr[{extra}]'")
 
 
 app = typer.Typer(
@@ -39,7 +42,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.registered_commands += [one for one in library.registered_commands if one.name != "solve"]
+REPLACED = ("solve", "train")
+app.registered_commands += [one for one in library.registered_commands if one.name not in REPLACED]
 app.registered_groups += library.registered_groups
 
 
@@ -102,6 +106,68 @@ def _solve_there(
     console = Console()
     console.print(draw_grid(task, clues, document["grid"]))
     console.print(summary(document), highlight=False)
+
+
+@app.command("train")
+def train(
+    recipe: training.Recipe,
+    out: training.Out = None,
+    data: training.Data = None,
+    start: training.Start = None,
+    minutes: training.Minutes = None,
+    within: training.Within = None,
+    seed: training.Seed = None,
+    device: training.Device = "auto",
+    rehearse: training.Rehearse = False,
+    ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray", help="Train on the Ray cluster that RAY_ADDRESS names, or a Ray started here."
+        ),
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="With --ray: how many share each batch; 1 if not given.")
+    ] = None,
+    gpus: Annotated[
+        bool, typer.Option("--gpus", help="With --ray: a GPU for each worker.")
+    ] = False,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="With --ray: folder or URI (s3://…) for checkpoints, which every worker reaches; "
+            "OUT/ray if not given."
+        ),
+    ] = None,
+) -> None:
+    """Train a checkpoint into OUT/best; where OUT holds this run already, go on with it."""
+    if not ray:
+        for name, given in (("workers", workers), ("gpus", gpus), ("storage", storage)):
+            if given:
+                raise typer.BadParameter("it needs --ray", param_hint=f"--{name}")
+        train_here(recipe, out, data, start, minutes, within, seed, device, rehearse)
+        return
+    if rehearse:
+        raise typer.BadParameter("it runs without Ray; leave out --ray", param_hint="--rehearse")
+    if device != "auto":
+        raise typer.BadParameter("with --ray, --gpus decides", param_hint="--device")
+    chosen, folder = choose(recipe, out, data, seed)
+    try:
+        from service.train_job import TrainJob, run_job
+    except ImportError as error:
+        raise MissingExtra("train --ray", error.name, "train") from None
+    job = TrainJob(
+        chosen,
+        folder,
+        1 if workers is None else workers,
+        gpus=gpus,
+        storage=storage,
+        files=tuple(data or []),
+        start=start,
+        within=within,
+        minutes=minutes,
+    )
+    result = run_job(job)
+    conclude(chosen, folder, result.progress, result.done, result.best, result.interrupted)
 
 
 @app.command("serve")
