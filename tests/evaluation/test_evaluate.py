@@ -92,13 +92,15 @@ def test_counts_by_source_and_rating(model: Path, rows: list[PuzzleRow]) -> None
     assert json.loads(json.dumps(found.to_dict()))["rows"] == 14
 
 
-@pytest.mark.parametrize("selection", ["residual", "majority"])
-@pytest.mark.parametrize("noise", [0.0, 0.02])
+@pytest.mark.parametrize(
+    ("selection", "noise", "nfe"),
+    [("residual", 0.0, None), ("majority", 0.0, 40), ("residual", 0.02, None)],
+)
 def test_every_cell_is_what_the_engine_answers_under_that_budget_alone(
-    model: Path, rows: list[PuzzleRow], selection: Any, noise: float
+    model: Path, rows: list[PuzzleRow], selection: Any, noise: float, nfe: int | None
 ) -> None:
     """Fixed and adaptive, whatever the other cells; NFE as with a slot for each trajectory."""
-    sweep = Sweep((1, 2, 6, 24), (1, 3, 8), ("exhausted", "converged", "verified"))
+    sweep = Sweep((2, 6, 24), (1, 7), ("exhausted", "converged", "verified"), nfe)
     found = evaluate(model, rows, sweep, seed=11, noise=noise, selection=selection)
     puzzles = parse_rows(rows)
     engine = Engine([model], slots=256)
@@ -124,6 +126,26 @@ def test_every_cell_is_what_the_engine_answers_under_that_budget_alone(
         assert report.finish_reasons == Counter(answer.finish_reason for answer in answers)
         seen.update(f"{budget.stop} {answer.finish_reason}" for answer in answers)
     assert {"converged converged", "converged exhausted"} <= set(seen)
+
+
+def test_states_that_overflow_have_no_answer(model: Path, rows: list[PuzzleRow]) -> None:
+    weights, card = load_checkpoint(model)
+    save_checkpoint(model, {n: 1e30 * value for n, value in weights.items()}, card)
+    sweep = Sweep((4,), (3,), ("exhausted", "converged"))
+    found = evaluate(model, rows[:10], sweep)
+    clues = sum(16 - row.question.count(".") for row in rows[:10])
+    engine = Engine([model])
+    for budget, report in zip(sweep.budgets, found.reports, strict=True):
+        answers = [
+            engine.solve([SolveRequest(TASK, p.grid, "random", budget, i)])[0]
+            for i, p in enumerate(parse_rows(rows[:10]))
+        ]
+        assert report.finish_reasons == {"diverged": 10}
+        assert report.cell_accuracy == clues / 160
+        assert report.mean_nfe == sum(answer.nfe for answer in answers) / 10
+    assert found.diverged == 30
+    assert found.residual == []
+    json.dumps(found.to_dict(), allow_nan=False)
 
 
 def test_a_cell_of_a_sweep_is_the_single_evaluation(model: Path, rows: list[PuzzleRow]) -> None:

@@ -98,7 +98,7 @@ def accuracy_by_nfe(found: Evaluation) -> Figure | None:
                 color=colour,
                 linestyle=line,
                 marker=marker,
-                markersize=5,
+                markersize=7 if stop == "exhausted" else 4,
                 markerfacecolor=colour if stop == "exhausted" else "white",
                 linewidth=1.4,
                 elinewidth=0.7,

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from eqr_core.evaluation.landscape import MEANINGS, Regime
-from eqr_core.evaluation.plots.style import INK, REGIME_COLOURS, sheet, title
+from eqr_core.evaluation.plots.style import INK, REGIME_COLOURS, legend_above, sheet, title
 from eqr_core.evaluation.summary import Evaluation
 
 ORDER: tuple[Regime, ...] = ("d", "c", "b", "a", "undecided")
@@ -22,7 +22,7 @@ def bars(found: Evaluation) -> Figure | None:
     entries = [] if found.landscape is None else found.landscape.table()
     if not entries:
         return None
-    figure, axes = sheet(7.8, 1.7 + 0.36 * len(entries))
+    figure, axes = sheet(7.8, 1.9 + 0.36 * len(entries))
     changes = [a["by"] != b["by"] for a, b in itertools.pairwise(entries)]
     place = np.arange(len(entries)) + 0.4 * np.cumsum([0, *changes])
     left = np.zeros(len(entries))
@@ -48,7 +48,7 @@ def bars(found: Evaluation) -> Figure | None:
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_xlabel("share of the inputs (counts in the bars)")
-    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=8)
+    legend_above(axes, 2)
     main = found.main
     title(figure, "Regime of each input's landscape", main,
           f"{main.breadth} trajectories of depth {main.depth} each")  # fmt: skip

@@ -39,7 +39,8 @@ def sheet(width: float, height: float, **layout: Any) -> tuple[Figure, Any]:
 def title(figure: Figure, text: str, report: Report, note: str = "") -> None:
     """What is shown, and below it on what it was measured."""
     data = report.data.rsplit("/", 1)[-1]
-    below = f"{report.model} on {data}, {report.rows:,} puzzles" + (f"; {note}" if note else "")
+    about = f"{report.model} on {data}, {plural(report.rows, 'puzzle')}"
+    below = f"{about}; {note}" if note else about
     figure.suptitle(text, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     figure.text(0.01, 0.0, below, fontsize=8, color=PALE, va="bottom")
     figure.get_layout_engine().set(rect=(0, 0.045, 1, 0.955))  # type: ignore[union-attr,call-arg]
@@ -57,6 +58,17 @@ def plain_log_axis(axes: Axes) -> None:
     """A logarithmic horizontal axis whose ticks are plain numbers."""
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def legend_above(axes: Axes, columns: int) -> None:
+    """The legend between the title and the plot."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False,
+                fontsize=8, borderaxespad=0.2)  # fmt: skip
+
+
+def plural(count: int, unit: str) -> str:
+    """A count with its unit."""
+    return f"{count:,} {unit}{'' if count == 1 else 's'}"
 
 
 def percent(share: float) -> str:

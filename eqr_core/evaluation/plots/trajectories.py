@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from eqr_core.evaluation.plots.style import (
     BLUE,
@@ -15,15 +16,20 @@ from eqr_core.evaluation.plots.style import (
     INK,
     ORANGE,
     PALE,
+    legend_above,
     percent,
     percent_axis,
     plain_log_axis,
+    plural,
     sheet,
     title,
 )
 from eqr_core.evaluation.summary import Evaluation
 
 MOST_BINS = 32
+EVEN_DEPTH = 2 * MOST_BINS
+FEW = 5
+"""Bins of fewer trajectories are drawn pale: their interval says little."""
 
 
 def accuracy_by_residual(found: Evaluation) -> Figure | None:
@@ -36,10 +42,13 @@ def accuracy_by_residual(found: Evaluation) -> Figure | None:
     value = np.array([b["accuracy"] for b in bins])
     bounds = np.array([b["interval"] for b in bins]).T
     middle = np.sqrt(low * high)
-    axes[0].errorbar(middle, value, yerr=np.abs(bounds - value), color=BLUE, marker="o",
-                     markersize=5, linewidth=0, elinewidth=1.3, capsize=2)  # fmt: skip
-    percent_axis(axes[0], "right trajectories")
     counts = np.array([b["trajectories"] for b in bins])
+    for few, shade in ((True, 0.3), (False, 1.0)):
+        shown = (counts < FEW) == few
+        axes[0].errorbar(middle[shown], value[shown], yerr=np.abs(bounds - value)[:, shown],
+                         color=BLUE, alpha=shade, marker="o", markersize=5, linewidth=0,
+                         elinewidth=1.3, capsize=2)  # fmt: skip
+    percent_axis(axes[0], "right trajectories")
     axes[1].bar(low, counts, width=high - low, align="edge", color=BLUE, alpha=0.45,
                 edgecolor="white", linewidth=0.6)  # fmt: skip
     axes[1].set_yscale("log")
@@ -49,6 +58,7 @@ def accuracy_by_residual(found: Evaluation) -> Figure | None:
     axes[1].grid(axis="y", color=GRID)
     axes[1].set_xlabel("final score (mean relative residual of the last three outer steps)")
     for panel in axes:
+        panel.minorticks_off()
         _mark_tolerance(panel, found, label=panel is axes[0])
     main = found.main
     lost = f", {found.diverged:,} diverged" if found.diverged else ""
@@ -63,9 +73,9 @@ def reliability(found: Evaluation) -> Figure | None:
         return None
     figure, axes = sheet(7.4, 4.2)
     entries = found.reliability
-    for name, colour, meaning in (
-        ("precision", BLUE, "precision: right among the stopped"),
-        ("recall", ORANGE, "recall: stopped among the right"),
+    for name, colour, width, meaning in (
+        ("precision", BLUE, 3.0, "precision: right among the stopped"),
+        ("recall", ORANGE, 1.5, "recall: stopped among the right"),
     ):
         known = [entry for entry in entries if entry[name] is not None]
         if not known:
@@ -73,13 +83,14 @@ def reliability(found: Evaluation) -> Figure | None:
         x = [entry["threshold"] for entry in known]
         bounds = np.array([entry[f"{name}_interval"] for entry in known]).T
         axes.fill_between(x, *bounds, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(x, [entry[name] for entry in known], color=colour, linewidth=1.8, label=meaning)
+        axes.plot(x, [entry[name] for entry in known], color=colour, linewidth=width, label=meaning)
     axes.set_xscale("log")
     axes.set_xlabel("threshold on the score at which a trajectory stops")
     percent_axis(axes, "share of trajectories")
     axes.grid(axis="x", color=GRID)
     _mark_tolerance(axes, found)
-    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
+    axes.minorticks_off()
+    legend_above(axes, 2)
     count = entries[0]["trajectories"]
     title(figure, "Can convergence be trusted?", found.main,
           f"{count:,} trajectories of depth {found.main.depth}; bands: 95% interval")  # fmt: skip
@@ -92,7 +103,7 @@ def iterations(found: Evaluation) -> Figure | None:
         return None
     groups = found.iterations
     figure, axes = sheet(7.4, 1.3 + 1.15 * len(groups), nrows=len(groups), sharex=True,
-                         squeeze=False, sharey=True)  # fmt: skip
+                         squeeze=False)  # fmt: skip
     depth = max(report.depth for report in found.reports)
     edges = _edges(depth)
     for panel, (name, group) in zip(axes.flat, groups.items(), strict=True):
@@ -103,21 +114,15 @@ def iterations(found: Evaluation) -> Figure | None:
         panel.yaxis.set_major_formatter(lambda value, _: percent(value))
         panel.grid(axis="y", color=GRID)
         share = group["converged"] / group["puzzles"]
-        panel.text(
-            0.99,
-            0.9,
-            f"rating {name}: {group['puzzles']:,} puzzles, {percent(share)} converge"
-            + (f", median {_median(group)}" if group["converged"] else ""),
-            transform=panel.transAxes,
-            ha="right",
-            va="top",
-            fontsize=9,
-            color=INK,
-        )
-    last = axes.flat[-1]
-    if len(edges) <= depth:
-        plain_log_axis(last)
-    last.set_xlabel("outer steps until the first trajectory converges")
+        text = f"rating {name}: {plural(group['puzzles'], 'puzzle')}, {percent(share)} converge"
+        if group["converged"]:
+            text += f", median {_median(group)}"
+        panel.set_title(text, loc="left", fontsize=9, color=INK)
+        panel.yaxis.set_major_locator(MaxNLocator(3))
+        if depth > EVEN_DEPTH:
+            plain_log_axis(panel)
+        panel.set_xlim(edges[0], edges[-1])
+    axes.flat[-1].set_xlabel("outer steps until the first trajectory converges")
     figure.supylabel("share of the puzzles", fontsize=10, color=INK)
     main = found.main
     title(figure, "Iterations to converge, by rating", main,
@@ -126,9 +131,10 @@ def iterations(found: Evaluation) -> Figure | None:
 
 
 def _edges(depth: int) -> npt.NDArray[np.float64]:
-    """Bin edges that fall between whole numbers; even up to 64 steps, then widening."""
-    if depth <= 2 * MOST_BINS:
-        return np.arange(0.5, depth + 1.5, 1 if depth <= MOST_BINS else 2)
+    """Bin edges that fall between whole numbers; even up to EVEN_DEPTH, else widening."""
+    if depth <= EVEN_DEPTH:
+        width = 1 if depth <= MOST_BINS else 2
+        return np.arange(0.5, depth + width, width)
     return np.unique(np.geomspace(1, depth + 1, MOST_BINS).round()) - 0.5
 
 
