@@ -10,11 +10,11 @@ from eqr_core.training.recipe import Recipe, SizeMix
 
 SIDE = 6
 SIZE = f"{SIDE}x{SIDE}"
-CLUES = 18
+CLUES = 14
 PUZZLES = 3000
 TEST_ROWS = 250
 DEPTH = 16
-CYCLES, UPDATES = 2, 4
+CYCLES, UPDATES = 1, 3
 """Updates of one cycle, over both states: every stage passes as many layers an outer step."""
 TRAINING = Recipe(
     name="construction",
@@ -33,7 +33,7 @@ TRAINING = Recipe(
         initial="fixed",
     ),
     puzzles=(SizeMix(SIZE, 1.0, 128, PUZZLES),),
-    steps=300,
+    steps=600,
     depth=1,
     act=False,
     warmup=50,
@@ -41,7 +41,7 @@ TRAINING = Recipe(
     augment=True,
     precision="bfloat16",
     ema=0.98,
-    validate_every=300,
+    validate_every=600,
 )
 """The first stage; the others change it."""
 
