@@ -5,6 +5,7 @@ FROM python:3.12-slim-bookworm AS build
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG TORCH=torch
+ARG EXTRAS=service
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 RUN python -m venv /opt/eqr
@@ -14,7 +15,7 @@ RUN pip install --constraint constraints.txt setuptools wheel "$TORCH"
 COPY pyproject.toml README.md ./
 COPY eqr_core ./eqr_core
 COPY service ./service
-RUN pip install --constraint constraints.txt --no-build-isolation '.[service]'
+RUN pip install --constraint constraints.txt --no-build-isolation ".[$EXTRAS]"
 
 FROM python:3.12-slim-bookworm
 RUN useradd --create-home --uid 10001 eqr
