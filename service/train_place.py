@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import uuid
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import torch
 from eqr_core.errors import EqrError
 
 OBJECT_STORE_BYTES = 200 * 2**20
+REACH_SECONDS = 30.0
 CHECKPOINTS = "checkpoint_"
 """What the names of Ray Train's checkpoints begin with."""
 
@@ -77,9 +79,11 @@ def _connect(workers: int, gpus: bool) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
         try:
+            _reach(address)
             ray.init(address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise TrainJobError(f"no Ray at RAY_ADDRESS, {address}: {error}", 1) from None
+        except (OSError, RuntimeError, ValueError) as error:
+            why = str(error).partition("\n")[0]
+            raise TrainJobError(f"no Ray at RAY_ADDRESS, {address}: {why}", 1) from None
         return
     _check_gpus(workers, gpus, torch.cuda.device_count(), "this machine")
     if sys.platform == "linux":  # as nothing of this Ray listens elsewhere
@@ -92,6 +96,15 @@ def _connect(workers: int, gpus: bool) -> None:
         _node_ip_address="127.0.0.1",
         **quiet,
     )
+
+
+def _reach(address: str) -> None:
+    """OSError where nothing listens at HOST:PORT; Ray would try for minutes."""
+    if address.startswith("ray://"):
+        raise ValueError("a Ray client cannot train; run the command on the cluster")
+    host, _, port = address.rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
 
 
 def _check_gpus(workers: int, gpus: bool, found: int, where: str) -> None:
