@@ -142,19 +142,22 @@ class Operator(nn.Module):
     def embed(self, tokens: Tensor) -> Tensor:
         """Input embedding of tokens [batch, tokens] (any integer dtype): [batch, *state_shape].
 
-        Paper: √hidden · Embed(token). `units` embeds each candidate as this clue, another clue
-        in this cell, or blank.
+        Paper: √hidden · Embed(token). `units` embeds each candidate's kind.
         """
-        tokens = tokens.long()
         if self.config.mixer != "units":
-            return math.sqrt(self.config.hidden) * self.embedding[tokens]
+            return math.sqrt(self.config.hidden) * self.embedding[tokens.long()]
+        return self.embedding[self.candidate_kinds(tokens)].view(len(tokens), *self.state_shape)
+
+    def candidate_kinds(self, tokens: Tensor) -> Tensor:
+        """Kind of each candidate of tokens [batch, tokens]: int64 [batch, tokens, values].
+
+        0 is a clue, 1 another value in a clue's cell, 2 any value in a blank. `units` only.
+        """
         layout = self.task.layout
         assert layout is not None  # narrows the type; _check refused it
-        value = tokens[..., None] - self.task.first_value_token
-        own = torch.arange(layout.values, device=tokens.device)
-        kind = torch.where(value == own, 0, 1)
-        kind = torch.where(tokens[..., None] == self.task.blank_token, 2, kind)
-        return self.embedding[kind].view(len(tokens), *self.state_shape)
+        tokens = tokens.long()[..., None]
+        own = torch.arange(layout.values, device=tokens.device) + self.task.first_value_token
+        return torch.where(tokens == self.task.blank_token, 2, torch.where(tokens == own, 0, 1))
 
     def fixed_state(self, batch: int) -> State:
         """The stored initial state of a `fixed` operator, broadcast to `batch` rows.

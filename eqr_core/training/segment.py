@@ -129,12 +129,12 @@ class Segment:
         self, state: State, question: Tensor, answer: Tensor, draw: Tensor | None
     ) -> tuple[Tensor, State, Tensor, Tensor, Tensor]:
         operator = self.operator
-        e = operator.embed(question).to(self.dtype)
         # Rows exchange one draw among the updates: each update of a row gets its own noise at
         # a fraction of the cost of drawing for every update.
         if self.native:
-            new = self.native(state, e, draw, self.mine.start)
+            new = self.native.train(state, question, draw, self.mine.start)
         else:
+            e = operator.embed(question).to(self.dtype)
             noise = None if draw is None else lambda i: draw.roll(i, 0)[self.mine]
             new = operator.outer_step(state, e, noise)
         logits, q = operator.read(new)

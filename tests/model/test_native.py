@@ -38,14 +38,14 @@ needs_kernels = pytest.mark.skipif(
 
 
 def problem(operator: Operator, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """State, embedding and noise of so many rows, in bfloat16."""
+    """State, tokens and noise of so many rows; the first and the last in bfloat16."""
     generator = torch.Generator().manual_seed(7)
     n = operator.task.rows
     shape = (rows, *operator.state_shape)
     z = truncated_normal(torch.rand(shape, generator=generator)).bfloat16()
     tokens = torch.randint(1, n + 2, (rows, n * n), generator=generator)
     draws = 0.05 * torch.randn(shape, generator=generator)
-    return z, operator.embed(tokens).detach().bfloat16(), draws.bfloat16()
+    return z, tokens, draws.bfloat16()
 
 
 def rolled(draws: Tensor, first: int = 0) -> Noise:
@@ -77,7 +77,7 @@ def rounded_step(operator: Operator, z: Tensor, e: Tensor, noise: Noise) -> Tens
 
 def gradients(operator: Operator, end: Tensor, *inputs: Tensor) -> list[Tensor]:
     weight = torch.linspace(-1, 1, end.numel()).view(end.shape).to(end.dtype)
-    parameters = [part for name, part in operator.named_parameters() if "blocks" in name]
+    parameters = [part for name, part in operator.named_parameters() if "head" not in name]
     grads = torch.autograd.grad((end * weight).float().sum(), [*inputs, *parameters])
     return [end.detach(), *grads]
 
@@ -93,22 +93,21 @@ def assert_close(one: list[Tensor], other: list[Tensor], cosine: float, norm: fl
 @pytest.mark.parametrize("size", [4, 6, 9])
 @pytest.mark.parametrize("hidden", [32, 64])
 # Over several updates a rounding can make another candidate the greatest of its group.
-@pytest.mark.parametrize(("updates", "cosine", "norm"), [(1, 0.9999, 0.002), (3, 0.99, 0.04)])
+@pytest.mark.parametrize(("updates", "cosine", "norm"), [(1, 0.9999, 0.002), (3, 0.98, 0.05)])
 def test_forward_and_gradients_are_the_operators(
     size: int, hidden: int, updates: int, cosine: float, norm: float
 ) -> None:
     torch.manual_seed(0)
     config = dataclasses.replace(CONFIG, hidden=hidden, updates=updates)
     operator = Operator(config, task_at("sudoku", size, size))
-    z, e, draws = problem(operator, 5)
+    z, tokens, draws = problem(operator, 5)
     step = native_step(operator, torch.bfloat16)
     assert step is not None
-    inputs = [part.clone().requires_grad_() for part in (z, e)]
-    (end,) = step((inputs[0],), inputs[1], draws)
-    ours = gradients(operator, end, *inputs)
-    wide = [part.float().requires_grad_() for part in (z, e)]
-    exact = rounded_step(operator, wide[0], wide[1], rolled(draws.float()))
-    theirs = gradients(operator, exact, *wide)
+    start = z.clone().requires_grad_()
+    ours = gradients(operator, step.train((start,), tokens, draws)[0], start)
+    wide, e = z.float().requires_grad_(), operator.embed(tokens)
+    end = rounded_step(operator, wide, Rounded.apply(e), rolled(draws.float()))  # type: ignore[no-untyped-call]
+    theirs = gradients(operator, end, wide)
     assert_close(ours, theirs, cosine, norm)
 
 
@@ -116,7 +115,8 @@ def test_forward_and_gradients_are_the_operators(
 def test_no_farther_from_float32_than_the_operator_in_bfloat16() -> None:
     torch.manual_seed(0)
     operator = Operator(CONFIG, task_at("sudoku", 9, 9))
-    z, e, draws = problem(operator, 6)
+    z, tokens, draws = problem(operator, 6)
+    e = operator.embed(tokens).detach().bfloat16()
     step = native_step(operator, torch.bfloat16)
     assert step is not None
     (ours,) = step((z,), e, draws)
@@ -129,17 +129,13 @@ def test_no_farther_from_float32_than_the_operator_in_bfloat16() -> None:
 def test_several_cycles_differentiate_the_last() -> None:
     torch.manual_seed(0)
     operator = Operator(dataclasses.replace(CONFIG, cycles=3), task_at("sudoku", 4, 4))
-    z, e, draws = problem(operator, 4)
+    z, tokens, draws = problem(operator, 4)
     step = native_step(operator, torch.bfloat16)
     assert step is not None
-    weight = operator.get_parameter("blocks.0.own.weight")
-    start, embedding = z.clone().requires_grad_(), e.clone().requires_grad_()
-    (end,) = step((start,), embedding, draws)
-    ours = torch.autograd.grad(end.float().square().sum(), [embedding, weight])
-    wide = e.float().requires_grad_()
-    (other,) = operator.outer_step((z.float(),), wide, rolled(draws.float()))
-    theirs = torch.autograd.grad(other.square().sum(), [wide, weight])
-    assert_close([end.detach(), *ours], [other.detach(), *theirs], cosine=0.99, norm=0.05)
+    ours = gradients(operator, step.train((z,), tokens, draws)[0])
+    e = operator.embed(tokens)
+    theirs = gradients(operator, operator.outer_step((z.float(),), e, rolled(draws.float()))[0])
+    assert_close(ours, theirs, cosine=0.99, norm=0.05)
 
 
 @needs_kernels
@@ -147,17 +143,18 @@ def test_several_cycles_differentiate_the_last() -> None:
 def test_rows_do_not_see_each_other_and_runs_repeat(threads: int) -> None:
     torch.manual_seed(0)
     operator = Operator(CONFIG, task_at("sudoku", 9, 9))
-    z, e, draws = problem(operator, 7)
+    z, tokens, draws = problem(operator, 7)
+    e = operator.embed(tokens).detach().bfloat16()
     step = native_step(operator, torch.bfloat16)
     assert step is not None
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        once = gradients(operator, step((z,), e, draws)[0])
-        assert all(map(torch.equal, once, gradients(operator, step((z,), e, draws)[0])))
+        once, again = (gradients(operator, step.train((z,), tokens, draws)[0]) for _ in range(2))
         (quiet,) = step((z,), e)
     finally:
         torch.set_num_threads(before)
+    assert all(map(torch.equal, once, again))
     for row in range(7):
         assert torch.equal(step((z[row : row + 1],), e[row : row + 1])[0], quiet[row : row + 1])
         # Alone, the row takes the same draws when they start where it stood.
@@ -169,7 +166,7 @@ def test_rows_do_not_see_each_other_and_runs_repeat(threads: int) -> None:
 def test_tiles_and_vectors_agree() -> None:
     torch.manual_seed(0)
     operator = Operator(CONFIG, task_at("sudoku", 6, 6))
-    z, e, draws = problem(operator, 3)
+    z, tokens, draws = problem(operator, 3)
     tiled, plain = (native_step(operator, torch.bfloat16) for _ in range(2))
     assert tiled is not None
     assert plain is not None
@@ -177,17 +174,17 @@ def test_tiles_and_vectors_agree() -> None:
     results = []
     for step in (tiled, plain):
         start = z.clone().requires_grad_()
-        results.append(gradients(operator, step((start,), e, draws)[0], start))
+        results.append(gradients(operator, step.train((start,), tokens, draws)[0], start))
     assert_close(results[0], results[1], cosine=0.9999, norm=0.002)
 
 
 @needs_kernels
 def test_a_graph_is_gone_through_once() -> None:
     operator = Operator(CONFIG, task_at("sudoku", 4, 4))
-    z, e, _ = problem(operator, 2)
+    z, tokens, _ = problem(operator, 2)
     step = native_step(operator, torch.bfloat16)
     assert step is not None
-    (end,) = step((z,), e)
+    (end,) = step.train((z,), tokens)
     end.sum().backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="one backward pass"):
         end.sum().backward()
@@ -196,7 +193,8 @@ def test_a_graph_is_gone_through_once() -> None:
 @needs_kernels
 def test_what_does_not_fit_is_refused() -> None:
     operator = Operator(CONFIG, task_at("sudoku", 4, 4))
-    z, e, draws = problem(operator, 2)
+    z, tokens, draws = problem(operator, 2)
+    e = operator.embed(tokens).detach().bfloat16()
     step = native_step(operator, torch.bfloat16)
     assert step is not None
     wrong: list[tuple[State, Tensor, Tensor | None]] = [
@@ -209,6 +207,8 @@ def test_what_does_not_fit_is_refused() -> None:
     for case in wrong:
         with pytest.raises(ModelError):
             step(*case)
+    with pytest.raises(ModelError):
+        step.train((z,), tokens[:, 1:])
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,15 @@ constexpr long SPAN = 128;  // candidates whose part of a weight's gradient is o
 
 class Backward : Forward {
   public:
-    // Sums over the rows seen: [C, H], [C, H], [kinds, 2 C, H]; own and pooled are transposed.
-    float *d_own, *d_out, *d_pooled;
+    // Sums over the rows seen: [C, H], [C, H], [kinds, 2 C, H], [embeddings, C]; own and pooled
+    // are transposed.
+    float *d_own, *d_out, *d_pooled, *d_table;
 
     Backward(Arena& arena, const Shape& shape, const Layers& layers)
         : Forward(arena, shape, layers) {
         g = arena.take<float>(s.padded * C);
-        du = arena.take<float>(s.padded * C);
-        de = arena.take<float>(s.padded * C);
         dh = arena.take<bf16>(s.padded * H);
-        d_act = arena.take<float>(BLOCK * H);
+        slope = arena.take<bf16>(BLOCK * H);
         d_result = arena.take<bf16>(BLOCK * C);
         act_tiles = arena.take<bf16>(SPAN * H);
         dh_tiles = arena.take<bf16>(SPAN * H);
@@ -28,33 +27,48 @@ class Backward : Forward {
         d_projected = arena.take<bf16>(s.groups * H);
         d_projected_tiles = arena.take<bf16>(s.groups * H);
         pool_turned = arena.take<bf16>(s.groups * 2 * C);
-        d_pool = arena.take<float>(s.groups * 2 * C);
+        d_pool = arena.take<bf16>(s.groups * 2 * C);
         d_own = arena.take<float>(C * H);
         d_out = arena.take<float>(C * H);
         d_pooled = arena.take<float>(s.kinds * 2 * C * H);
+        d_table = arena.take<float>(s.embeddings * C);
     }
 
     void clear() const {
         std::memset(d_own, 0, sizeof(float) * C * H);
         std::memset(d_out, 0, sizeof(float) * C * H);
         std::memset(d_pooled, 0, sizeof(float) * s.kinds * 2 * C * H);
+        std::memset(d_table, 0, sizeof(float) * s.embeddings * C);
     }
 
-    // From the gradient of the last state to those of the first state (unless null) and of e, all
-    // [candidates, C]; inputs as Forward::run left them.
-    void run(const bf16* end, const bf16* inputs, long stride, bf16* start, bf16* e) {
+    // From the gradient of the last state to that of the first (unless null), [candidates, C];
+    // kinds [candidates] says which embedding a candidate had, inputs are as Forward::run left them.
+    void run(const bf16* end, const uint8_t* kinds, const bf16* inputs, long stride, bf16* start) {
         const long size = s.candidates * C;
         for (long i = 0; i < size; i += 16) store(g + i, load(end + i));
-        std::memset(de, 0, sizeof(float) * size);
-        for (long update = s.updates - 1; update >= 0; --update) undo(inputs + update * stride);
-        for (long i = 0; i < size; i += 16) store(e + i, load(de + i));
+        const auto damping = static_cast<float>(s.damping);
+        count(kinds, -damping);
+        for (long update = s.updates - 1; update >= 0; --update) {
+            undo(inputs + update * stride);
+            // What u adds to g is g less damping times the g before.
+            count(kinds, update ? 1 - damping : 1);
+        }
         for (long i = 0; start && i < size; i += 16) store(start + i, load(g + i));
     }
 
   private:
-    bf16 *dh, *d_result, *act_tiles, *dh_tiles, *u_turned, *d_result_turned;
-    bf16 *d_projected, *d_projected_tiles, *pool_turned;
-    float *g, *du, *de, *d_act, *d_pool;
+    bf16 *dh, *slope, *d_result, *act_tiles, *dh_tiles, *u_turned, *d_result_turned;
+    bf16 *d_projected, *d_projected_tiles, *pool_turned, *d_pool;
+    float* g;
+
+    void count(const uint8_t* kinds, float times) const {
+        const Vec weight = set(times);
+        for (long p = 0; p < s.candidates; ++p) {
+            float* sum = d_table + kinds[p] * C;
+            for (long c = 0; c < C; c += 16)
+                store(sum + c, _mm512_fmadd_ps(weight, load(g + p * C + c), load(sum + c)));
+        }
+    }
 
     // g, the gradient of z after the update, becomes that of z before it.
     void undo(const bf16* u) {
@@ -63,61 +77,68 @@ class Backward : Forward {
         for (long first = 0; first < s.padded; first += SPAN) {
             const long span = std::min(SPAN, s.padded - first);
             for (long p = first; p < first + span; p += BLOCK) undo_block(u, p, p - first);
-            times(d_out, H, {d_result_turned, 64, step, turned}, {act_tiles, step, across}, C, H,
-                  span, true);
-            times(d_own, H, {u_turned, 64, step, turned}, {dh_tiles, step, across}, C, H, span,
-                  true);
+            multiply(s.amx, d_out, H, {d_result_turned, 64, step, turned},
+                     {act_tiles, step, across}, C, H, span, true);
+            multiply(s.amx, d_own, H, {u_turned, 64, step, turned}, {dh_tiles, step, across}, C, H,
+                     span, true);
         }
         undo_project();
         spread(u);
     }
 
-    // du and dh of the candidates from p on, and what the products of their span need.
+    // g through the block's layers, dh of the candidates from p on, and what the products of
+    // their span need.
     void undo_block(const bf16* u, long p, long place) {
-        activate<true>(u, p, act_tiles + place * H);
+        activate<true>(u, p, act_tiles + place * H, slope);
         undo_norm(u, p);
         for (long c = 0; c < C; c += 16) {
             turn(d_result_turned + place * C + c / 16 * TILE, d_result + c, C);
             turn(u_turned + place * C + c / 16 * TILE, u + p * C + c, C);
         }
-        times(d_act, H, row_major(d_result, C), w.out.back.right(), BLOCK, H, C);
-        for (long r = 0; r < BLOCK; r += 2)
-            for (long c = 0; c < H; c += 16) {
-                const long at = r * H + c;
-                const Vec low = mul(load(d_act + at), load(pre + at));
-                const Vec high = mul(load(d_act + at + H), load(pre + at + H));
-                store(dh + p * H + at, low);
-                store(dh + (p + 1) * H + at, high);
-                store_pairs(dh_tiles + place * H + c / 16 * TILE + r * 16, interleaved(low, high));
-            }
-        times(du + p * C, C, row_major(dh + p * H, H), w.own.back.right(), BLOCK, C, H, true);
+        const auto gate = [&](long, long c, const float* x) {
+            for (long r = 0; r < BLOCK; r += 2, x += 64)
+                for (long i = 0; i < 32; i += 16) {
+                    const Pairs slopes = load_pairs(slope + r * H + 2 * (c + i));
+                    const Vec low = mul(load(x + i), even(slopes));
+                    const Vec high = mul(load(x + 32 + i), odd(slopes));
+                    store(dh + (p + r) * H + c + i, low);
+                    store(dh + (p + r + 1) * H + c + i, high);
+                    store_pairs(dh_tiles + place * H + (c + i) / 16 * TILE + r * 16,
+                                interleaved(low, high));
+                }
+        };
+        multiply(s.amx, row_major(d_result, C), w.out.back.right(), BLOCK, H, C, gate);
+        multiply(s.amx, g + p * C, C, row_major(dh + p * H, H), w.own.back.right(), BLOCK, C, H,
+                 true);
     }
 
-    // d_result and du from g through the norm, of the candidates from p on; 0 beyond the last.
+    // d_result from g through the norm, added to what the damping keeps of g, of the candidates
+    // from p on; 0 beyond the last.
     void undo_norm(const bf16* u, long p) {
-        const auto width = static_cast<float>(C), share = static_cast<float>(1 - s.damping);
+        const auto width = static_cast<float>(C), damping = static_cast<float>(s.damping);
+        const Vec keep = set(damping);
         const long rows = std::min(BLOCK, s.candidates - p);
         for (long r = 0; r < rows; ++r) {
-            const long at = (p + r) * C;
-            float* o = result + r * C;
-            const float norm = add_input(o, u + at);
+            float *o = result + r * C, *row = g + (p + r) * C;
+            const float norm = add_input(o, u + (p + r) * C);
             Vec product = set(0);
             for (long c = 0; c < C; c += 16)
-                product = _mm512_fmadd_ps(load(g + at + c), load(o + c), product);
+                product = _mm512_fmadd_ps(load(row + c), load(o + c), product);
             const Vec along = set(_mm512_reduce_add_ps(product) / width * norm * norm);
-            const Vec scale = set(norm * share);
+            const Vec scale = set(norm * (1 - damping));
             for (long c = 0; c < C; c += 16) {
-                const Vec across = _mm512_fnmadd_ps(along, load(o + c), load(g + at + c));
-                const Vec d = mul(scale, across);
-                store(du + at + c, d);
+                const Vec before = load(row + c);
+                const Vec d = mul(scale, _mm512_fnmadd_ps(along, load(o + c), before));
+                store(row + c, _mm512_fmadd_ps(keep, before, d));
                 store(d_result + r * C + c, d);
             }
         }
-        std::memset(du + (p + rows) * C, 0, sizeof(float) * (BLOCK - rows) * C);
+        std::memset(g + (p + rows) * C, 0, sizeof(float) * (BLOCK - rows) * C);
         std::memset(d_result + rows * C, 0, sizeof(bf16) * (BLOCK - rows) * C);
     }
 
-    // d_pool and d_pooled from dh; the mean's part of d_pool is divided by the group's size.
+    // d_pool and d_pooled from dh. d_pool has what a group's member gets that is not the group's
+    // maximum, then what its maximum gets.
     void undo_project() {
         for (long r = 0; r < s.groups; ++r)
             for (long c = 0; c < H; c += 32) {
@@ -142,35 +163,45 @@ class Backward : Forward {
         const long step = 2 * TILE;
         for (long k = 0; k < s.kinds; ++k) {
             const long first = s.kind[k], count = s.kind[k + 1] - first;
-            times(d_pool + first * 2 * C, 2 * C, row_major(d_projected + first * H, H),
-                  w.pooled[k].back.right(), count, 2 * C, H);
-            times(d_pooled + k * 2 * C * H, H, {pool_turned + first * 2 * C, 64, step, C / 8 * step},
-                  {d_projected_tiles + first * H, step, H / 16 * step}, 2 * C, H, count, true);
-        }
-        for (long r = 0; r < s.groups; ++r) {
-            const Vec share = set(1.0f / static_cast<float>(std::max(1, s.start[r + 1] - s.start[r])));
-            float* mean = d_pool + r * 2 * C;
-            for (long c = 0; c < C; c += 16) store(mean + c, mul(share, load(mean + c)));
+            // Columns come in order, so the mean's are there when the maximum's come.
+            const auto keep = [&](long i, long c, const float* x) {
+                for (long r = first + i; r < first + i + 32; ++r, x += 32) {
+                    bf16* out = d_pool + r * 2 * C + c;
+                    const long members = std::max(1, s.start[r + 1] - s.start[r]);
+                    const Vec share = set(1.0f / static_cast<float>(members));
+                    for (long j = 0; j < 32; j += 16)
+                        store(out + j, c < C ? mul(load(x + j), share)
+                                             : add(load(x + j), load(out + j - C)));
+                }
+            };
+            multiply(s.amx, row_major(d_projected + first * H, H), w.pooled[k].back.right(), count,
+                     2 * C, H, keep);
+            multiply(s.amx, d_pooled + k * 2 * C * H, H,
+                     {pool_turned + first * 2 * C, 64, step, C / 8 * step},
+                     {d_projected_tiles + first * H, step, H / 16 * step}, 2 * C, H, count, true);
         }
     }
 
-    // Add to du what comes through the groups; every maximum of a group gets the whole gradient.
+    // Add to g what comes through the groups; every maximum of a group gets the whole gradient.
     void spread(const bf16* u) {
-        const Vec keep = set(static_cast<float>(s.damping));
+        const __m512i first = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+        const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
         for (long p = 0; p < s.candidates; ++p) {
             const int32_t* group = s.group + p * s.families;
-            for (long c = 0; c < C; c += 16) {
-                const long at = p * C + c;
-                const Vec value = load(u + at);
-                Vec d = load(du + at);
+            for (long c = 0; c < C; c += 32) {
+                const Pairs value = load_pairs(u + p * C + c);
+                Vec d0 = set(0), d1 = set(0);
                 for (long f = 0; f < s.families; ++f) {
                     const long row = group[f] * 2 * C + c;
-                    const auto top = _mm512_cmp_ps_mask(value, load(pool + row + C), _CMP_EQ_OQ);
-                    d = add(d, load(d_pool + row));
-                    d = _mm512_mask_add_ps(d, top, d, load(d_pool + row + C));
+                    const auto top = _mm512_cmpeq_epi16_mask(value, load_pairs(pool + row + C));
+                    const Pairs x = _mm512_mask_loadu_epi16(load_pairs(d_pool + row), top,
+                                                            d_pool + row + C);
+                    d0 = add(d0, even(x));
+                    d1 = add(d1, odd(x));
                 }
-                store(g + at, _mm512_fmadd_ps(keep, load(g + at), d));
-                store(de + at, add(load(de + at), d));
+                float* out = g + p * C + c;
+                store(out, add(load(out), _mm512_permutex2var_ps(d0, first, d1)));
+                store(out + 16, add(load(out + 16), _mm512_permutex2var_ps(d0, second, d1)));
             }
         }
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,12 +12,24 @@ from torch import Tensor
 from eqr_core.errors import ModelError
 from eqr_core.model.config import OperatorConfig
 from eqr_core.model.native.layout import Groups, Shape, padded
+from eqr_core.model.operator import CANDIDATE_KINDS
 from eqr_core.tasks.base import ConstraintLayout
 
 ALIGNMENT = 64
 
 Weights = tuple[Tensor, Tensor, Tensor]
 """own [inner, hidden], out [hidden, inner], pooled [kinds, inner, 2 · hidden]; float32."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Input embedding of a batch, bfloat16: `values` [batch, candidates, hidden].
+
+    With `kinds` [batch, candidates], `values` [embeddings, hidden] is a table that they index.
+    """
+
+    values: Tensor
+    kinds: Tensor | None = None
 
 
 class _Pointers(ctypes.Structure):
@@ -41,6 +55,7 @@ class Kernels:
             kinds=config.constraint_kinds,
             groups=groups.count,
             updates=config.updates,
+            embeddings=CANDIDATE_KINDS,
             group=groups.group.data_ptr(),
             start=groups.start.data_ptr(),
             member=groups.member.data_ptr(),
@@ -51,29 +66,37 @@ class Kernels:
         self._idle: list[Tensor] = []
 
     def forward(
-        self, z: Tensor, e: Tensor, draws: Tensor | None, first: int, weights: Weights, keep: bool
+        self,
+        z: Tensor,
+        e: Embedding,
+        draws: Tensor | None,
+        first: int,
+        weights: Weights,
+        keep: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """State after the cycle, and with `keep` the inputs of its updates for `backward`.
 
-        ModelError where a tensor does not fit.
+        In update i row b takes the noise draws[(first + b − i) mod len(draws)]. ModelError where
+        a tensor does not fit.
         """
-        z, e = self._checked("state", z), self._checked("embedding", e)
+        z = self._checked("state", z)
         draws = None if draws is None else self._checked("noise", draws)
-        if len(e) != len(z) or (draws is not None and not len(draws)):
-            raise ModelError(
-                f"{len(z)} states, {len(e)} embeddings; and noise, if any, is not empty"
-            )
-        weights = _plain(weights)
+        values = e.values.contiguous() if e.kinds is not None else self._checked("e", e.values)
+        kinds = None if e.kinds is None else self._kinds(e.kinds)
+        rows = len(values if kinds is None else kinds)
+        if rows != len(z) or (draws is not None and not len(draws)):
+            raise ModelError(f"{len(z)} states, {rows} embeddings; and noise, if any, is not empty")
         end = torch.empty_like(z)
         inputs = self._inputs(len(z)) if keep else None
         threads = _threads(len(z))
         workspace = self._workspace(threads, backward=False)
         self._library.eqr_forward(
             ctypes.byref(self._shape),
-            ctypes.byref(_Pointers(*(weight.data_ptr() for weight in weights))),
+            ctypes.byref(_pointers(weights)),
             ctypes.c_int64(len(z)),
             _at(z),
-            _at(e),
+            _at(values),
+            _at(kinds),
             _at(draws),
             ctypes.c_int64(0 if draws is None else len(draws)),
             ctypes.c_int64(first),
@@ -85,26 +108,27 @@ class Kernels:
         return end, inputs
 
     def backward(
-        self, end: Tensor, inputs: Tensor, weights: Weights, with_state: bool
+        self, end: Tensor, kinds: Tensor, inputs: Tensor, weights: Weights, with_state: bool
     ) -> tuple[Tensor | None, Tensor, Weights]:
-        """Gradients of the state (where asked for), the embedding and the weights.
+        """Gradients of the state (where asked for), the table of embeddings and the weights.
 
         `end` is the gradient of the state after the cycle. `inputs` is used up.
         """
-        end, weights = self._checked("gradient", end), _plain(weights)
+        end, kinds = self._checked("gradient", end), self._kinds(kinds)
         z = torch.empty_like(end) if with_state else None
-        e = torch.empty_like(end)
+        table = torch.empty(CANDIDATE_KINDS, self._shape.hidden)
         own, out, pooled = (torch.empty_like(weight) for weight in weights)
         threads = _threads(len(end))
         workspace = self._workspace(threads, backward=True)
         self._library.eqr_backward(
             ctypes.byref(self._shape),
-            ctypes.byref(_Pointers(*(weight.data_ptr() for weight in weights))),
+            ctypes.byref(_pointers(weights)),
             ctypes.c_int64(len(end)),
             _at(end),
+            _at(kinds),
             _at(inputs),
             _at(z),
-            _at(e),
+            _at(table),
             _at(own),
             _at(out),
             _at(pooled),
@@ -112,7 +136,13 @@ class Kernels:
             ctypes.c_int64(threads),
         )
         self._idle.append(inputs)
-        return z, e, (own, out, pooled)
+        return z, table, (own, out, pooled)
+
+    def _kinds(self, kinds: Tensor) -> Tensor:
+        kinds = kinds.flatten(1).to(torch.uint8)
+        if kinds.shape[1] != self._shape.candidates:
+            raise ModelError(f"{kinds.shape[1]} candidates; there are {self._shape.candidates}")
+        return kinds.contiguous()
 
     def _checked(self, name: str, rows: Tensor) -> Tensor:
         size = self._shape.candidates * self._shape.hidden
@@ -138,9 +168,14 @@ class Kernels:
         return room[-room.data_ptr() % ALIGNMENT :]
 
 
-def _plain(weights: Weights) -> Weights:
+def plain(weights: Sequence[Tensor]) -> Weights:
+    """Weights as the kernels read them."""
     own, out, pooled = (weight.detach().float().contiguous() for weight in weights)
     return own, out, pooled
+
+
+def _pointers(weights: Weights) -> _Pointers:
+    return _Pointers(*(weight.data_ptr() for weight in weights))
 
 
 def _threads(rows: int) -> int:

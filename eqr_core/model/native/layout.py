@@ -21,6 +21,7 @@ class Shape(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("candidates", "padded", "hidden", "inner")),
         *((name, ctypes.c_int64) for name in ("families", "kinds", "groups", "updates")),
+        ("embeddings", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("group", "start", "member", "kind")),
         ("damping", ctypes.c_double),
         ("amx", ctypes.c_int64),

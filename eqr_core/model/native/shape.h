@@ -15,6 +15,7 @@ struct Shape {
     int64_t candidates, padded;  // padded: to a multiple of 32
     int64_t hidden, inner;       // multiples of 32
     int64_t families, kinds, groups, updates;
+    int64_t embeddings;     // rows of the table of embeddings
     const int32_t* group;   // [candidates, families]: the groups a candidate is in
     const int32_t* start;   // [groups + 1]: where a group's members start
     const int32_t* member;  // [candidates * families]

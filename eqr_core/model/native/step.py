@@ -11,7 +11,7 @@ from eqr_core.model.config import OperatorConfig
 from eqr_core.model.layers import Linear
 from eqr_core.model.mixers import UnitsBlock
 from eqr_core.model.native.build import library
-from eqr_core.model.native.kernels import Kernels
+from eqr_core.model.native.kernels import Embedding, Kernels, plain
 from eqr_core.model.native.layout import MULTIPLE
 from eqr_core.model.operator import Operator, State
 
@@ -37,45 +37,64 @@ def native_step(operator: Operator, dtype: torch.dtype) -> NativeStep | None:
     if loaded is None or layout is None or not isinstance(block, UnitsBlock):
         return None
     kernels = Kernels(loaded, layout, operator.config, len(block.own.weight))
-    return NativeStep(kernels, block, operator.config.cycles, operator.config.updates)
+    return NativeStep(kernels, operator, block)
 
 
 class NativeStep:
-    """`operator.outer_step` for a state, an embedding and noise in bfloat16 on the CPU.
+    """Outer steps of an operator in bfloat16 on the CPU.
 
-    Inside an update sums are float32; the factors of products and the state between updates are
-    bfloat16. A row's result does not depend on the other rows. The gradients are those of the
-    operator (every maximum of a group gets the whole gradient) for the weights, the embedding
-    and the state; they depend on the number of threads, by which sums are split, and on nothing
-    else. A graph can be gone through backwards once.
+    Sums inside an update are float32; the factors of products and the state between updates are
+    bfloat16. A row's result does not depend on the other rows. In update i, counted through the
+    cycles, row b takes the noise `draws[(first + b − i) mod len(draws)]`, already scaled, [any,
+    *state_shape]. ModelError where a tensor does not fit.
     """
 
-    def __init__(self, kernels: Kernels, block: UnitsBlock, cycles: int, updates: int) -> None:
+    def __init__(self, kernels: Kernels, operator: Operator, block: UnitsBlock) -> None:
         self._kernels = kernels
+        self._operator = operator
         self._block = block
         self._pooled = [layer for layer in block.pooled if isinstance(layer, Linear)]
-        self._cycles = cycles
-        self._updates = updates
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(
         self, state: State, e: Tensor, draws: Tensor | None = None, first: int = 0
     ) -> State:
-        """One outer step of `state` ([batch, *state_shape],), with `e` of the same shape.
+        """One outer step of `state` ([batch, *state_shape],), with `e` alike; no gradient."""
+        return (self._cycles(state[0], Embedding(e), draws, first, self._operator.config.cycles),)
 
-        In update i, counted through the cycles, row b takes the noise `draws[(first + b − i) mod
-        len(draws)]`, already scaled, [any, *state_shape]. ModelError where a tensor does not fit.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def train(
+        self, state: State, tokens: Tensor, draws: Tensor | None = None, first: int = 0
+    ) -> State:
+        """One outer step of `state` with the embedding of `tokens` [batch, tokens].
+
+        The gradients are those of the operator (every maximum of a group gets the whole gradient)
+        for the block's weights, the embedding and the state, through the last cycle. They depend
+        on the number of threads, by which sums are split, and on nothing else. A graph can be
+        gone through backwards once.
         """
-        (z,) = state
+        config = self._operator.config
+        kinds = self._operator.candidate_kinds(tokens)
+        table = self._operator.embedding
+        free = config.cycles - 1
+        with torch.no_grad():
+            z = self._cycles(state[0], Embedding(table.bfloat16(), kinds), draws, first, free)
+        end: Tensor = _Cycle.apply(  # type: ignore[no-untyped-call]
+            self._kernels, z, kinds, draws, first - free * config.updates, table, *self._weights()
+        )
+        return (end,)
+
+    def _cycles(
+        self, z: Tensor, e: Embedding, draws: Tensor | None, first: int, count: int
+    ) -> Tensor:
+        weights = plain(self._weights())
+        for cycle in range(count):
+            offset = first - cycle * self._operator.config.updates
+            z, _ = self._kernels.forward(z, e, draws, offset, weights, keep=False)
+        return z
+
+    def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
         pooled = torch.stack([layer.weight for layer in self._pooled])
-        weights = (self._block.own.weight, self._block.out.weight, pooled)
-        for cycle in range(self._cycles):
-            offset = first - cycle * self._updates
-            if cycle + 1 < self._cycles or not torch.is_grad_enabled():
-                z, _ = self._kernels.forward(z, e, draws, offset, weights, keep=False)
-            else:
-                z = _Cycle.apply(self._kernels, z, e, draws, offset, *weights)  # type: ignore[no-untyped-call]
-        return (z,)
+        return self._block.own.weight, self._block.out.weight, pooled
 
 
 class _Cycle(torch.autograd.Function):
@@ -84,24 +103,26 @@ class _Cycle(torch.autograd.Function):
         ctx,
         kernels: Kernels,
         z: Tensor,
-        e: Tensor,
+        kinds: Tensor,
         draws: Tensor | None,
         first: int,
+        table: Tensor,
         *weights: Tensor,
     ) -> Tensor:
-        own, out, pooled = weights
-        end, ctx.inputs = kernels.forward(z, e, draws, first, (own, out, pooled), keep=True)
+        flat = plain(weights)
+        e = Embedding(table.bfloat16(), kinds)
+        end, ctx.inputs = kernels.forward(z, e, draws, first, flat, keep=True)
         ctx.kernels = kernels
-        ctx.save_for_backward(*weights)
+        ctx.save_for_backward(kinds, *flat)
         return end
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[no-untyped-def]
         if ctx.inputs is None:
             raise RuntimeError("the inputs of a cycle serve one backward pass; run it again")
-        own, out, pooled = ctx.saved_tensors
+        kinds, own, out, pooled = ctx.saved_tensors
         inputs, ctx.inputs = ctx.inputs, None
-        z, e, weights = ctx.kernels.backward(
-            grad, inputs, (own, out, pooled), ctx.needs_input_grad[1]
+        z, table, weights = ctx.kernels.backward(
+            grad, kinds, inputs, (own, out, pooled), ctx.needs_input_grad[1]
         )
-        return None, z, e, None, None, *weights
+        return None, z, None, None, None, table, *weights

@@ -129,23 +129,41 @@ inline void block_vector(float* c, long ldc, Left a, Right b, long steps, bool a
     }
 }
 
+inline void block(bool amx, float* c, long ldc, Left a, Right b, long steps, bool add) {
+#ifdef __AMX_BF16__
+    if (amx) return block_amx(c, ldc, a, b, steps, add);
+#endif
+    block_vector(c, ldc, a, b, steps, add);
+}
+
+inline Left from(Left a, long row) { return {bytes(a.at, row / 16 * a.tile), a.row, a.tile, a.step}; }
+inline Right from(Right b, long column) {
+    return {bytes(b.at, column / 16 * b.tile), b.tile, b.step};
+}
+
 // c [m, n] = a [m, k] . b [k, n], added to what c holds with `add`. All of m, n, k: multiples of 32.
 inline void multiply(bool amx, float* c, long ldc, Left a, Right b, long m, long n, long k,
                      bool add) {
-    for (long j = 0; j < n; j += 32) {
-        const Right right{bytes(b.at, j / 16 * b.tile), b.tile, b.step};
+    for (long j = 0; j < n; j += 32)
+        for (long i = 0; i < m; i += 32)
+            block(amx, c + i * ldc + j, ldc, from(a, i), from(b, j), k / 32, add);
+}
+
+// The same product, handed to use(i, j, c) in 32 x 32 blocks c, columns j outermost. The tiles of
+// the next block are at work while one is used.
+template <typename Use>
+void multiply(bool amx, Left a, Right b, long m, long n, long k, Use use) {
+    alignas(64) float blocks[2][32 * 32];
+    long last_i = 0, last_j = 0, which = 0;
+    for (long j = 0; j < n; j += 32)
         for (long i = 0; i < m; i += 32) {
-            const Left left{bytes(a.at, i / 16 * a.tile), a.row, a.tile, a.step};
-            float* out = c + i * ldc + j;
-#ifdef __AMX_BF16__
-            if (amx) {
-                block_amx(out, ldc, left, right, k / 32, add);
-                continue;
-            }
-#endif
-            block_vector(out, ldc, left, right, k / 32, add);
+            block(amx, blocks[which], 32, from(a, i), from(b, j), k / 32, false);
+            which ^= 1;
+            if (i || j) use(last_i, last_j, static_cast<const float*>(blocks[which]));
+            last_i = i;
+            last_j = j;
         }
-    }
+    if (m && n) use(last_i, last_j, static_cast<const float*>(blocks[which ^ 1]));
 }
 
 }  // namespace eqr

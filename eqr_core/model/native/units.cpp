@@ -70,11 +70,12 @@ int64_t eqr_workspace(const Shape* s, int64_t threads, int64_t backward) {
     return arena.at - static_cast<char*>(nullptr);
 }
 
-// z, e, end [rows, candidates, C]; inputs [rows, updates, padded, C], or null to keep nothing.
+// z, end [rows, candidates, C]; inputs [rows, updates, padded, C], or null to keep nothing.
+// e [rows, candidates, C], or a table [embeddings, C] with kinds [rows, candidates].
 // noise [draws, candidates, C] or null: row b takes draw (first + b - i) mod draws in update i.
 void eqr_forward(const Shape* s, const Weights* weights, int64_t rows, const bf16* z, const bf16* e,
-                 const bf16* noise, int64_t draws, int64_t first, bf16* end, bf16* inputs,
-                 char* workspace, int64_t threads) {
+                 const uint8_t* kinds, const bf16* noise, int64_t draws, int64_t first, bf16* end,
+                 bf16* inputs, char* workspace, int64_t threads) {
     Arena arena{workspace};
     const Layers layers(arena, *s);
     layers.fill(*weights);
@@ -82,24 +83,22 @@ void eqr_forward(const Shape* s, const Weights* weights, int64_t rows, const bf1
     const long size = s->candidates * s->hidden, input = s->padded * s->hidden;
     bf16* scratch = arena.take<bf16>(threads * input);
     share_out(threads, rows, [&](long t, long row) {
-        auto draw = [&](long update) {
-            const long index = ((first + row - update) % draws + draws) % draws;
-            return noise + index * size;
+        auto draw = [&](long update) -> const bf16* {
+            if (!noise) return nullptr;
+            return noise + ((first + row - update) % draws + draws) % draws * size;
         };
-        auto none = [](long) -> const bf16* { return nullptr; };
+        const Embedding embedding = kinds ? Embedding{e, kinds + row * s->candidates}
+                                          : Embedding{e + row * size, nullptr};
         bf16* kept = inputs ? inputs + row * s->updates * input : scratch + t * input;
-        const long stride = inputs ? input : 0, at = row * size;
-        if (noise)
-            workers[t].run(z + at, e + at, draw, end + at, kept, stride);
-        else
-            workers[t].run(z + at, e + at, none, end + at, kept, stride);
+        workers[t].run(z + row * size, embedding, draw, end + row * size, kept, inputs ? input : 0);
     });
 }
 
-// From the gradient of `end` and what forward kept to those of z (unless null), e and weights.
+// From the gradient of `end` and what forward kept to those of z (unless null), of the table of
+// embeddings and of the weights.
 void eqr_backward(const Shape* s, const Weights* weights, int64_t rows, const bf16* d_end,
-                  const bf16* inputs, bf16* d_z, bf16* d_e, float* d_own, float* d_out,
-                  float* d_pooled, char* workspace, int64_t threads) {
+                  const uint8_t* kinds, const bf16* inputs, bf16* d_z, float* d_table, float* d_own,
+                  float* d_out, float* d_pooled, char* workspace, int64_t threads) {
     Arena arena{workspace};
     const Layers layers(arena, *s);
     layers.fill(*weights);
@@ -107,15 +106,16 @@ void eqr_backward(const Shape* s, const Weights* weights, int64_t rows, const bf
     for (const Backward& worker : workers) worker.clear();
     const long c = s->hidden, h = s->inner, size = s->candidates * c, input = s->padded * c;
     share_out(threads, rows, [&](long t, long row) {
-        workers[t].run(d_end + row * size, inputs + row * s->updates * input, input,
-                       d_z ? d_z + row * size : nullptr, d_e + row * size);
+        workers[t].run(d_end + row * size, kinds + row * s->candidates,
+                       inputs + row * s->updates * input, input, d_z ? d_z + row * size : nullptr);
     });
     gather(d_own, workers, [](const Backward& b) { return b.d_own; }, c, h);
-    // [hidden, inner] already: as one long row, its transpose is itself.
-    gather(d_out, workers, [](const Backward& b) { return b.d_out; }, 1, c * h);
     for (long k = 0; k < s->kinds; ++k) {
         auto part = [=](const Backward& b) { return b.d_pooled + k * 2 * c * h; };
         gather(d_pooled + k * 2 * c * h, workers, part, 2 * c, h);
     }
+    // These are not transposed: of one long row, gather's transpose is the row itself.
+    gather(d_out, workers, [](const Backward& b) { return b.d_out; }, 1, c * h);
+    gather(d_table, workers, [](const Backward& b) { return b.d_table; }, 1, s->embeddings * c);
 }
 }
