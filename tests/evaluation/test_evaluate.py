@@ -279,7 +279,7 @@ def test_an_interrupted_evaluation_goes_on(
     model: Path, rows: list[PuzzleRow], tmp_path: Path
 ) -> None:
     """It computes what is missing and nothing else, and comes to the same."""
-    many, sweep = rows[:10] * 20, Sweep((2, 24), (1, 8))
+    many, sweep = rows[:10] * 20, Sweep((2, 12), (1, 4))
     whole = evaluate(model, many, sweep, folder=tmp_path / "a")
     parts = sorted((tmp_path / "a" / "parts").iterdir())
     assert len(parts) > 2
@@ -351,7 +351,7 @@ def test_a_damaged_part_is_named(model: Path, rows: list[PuzzleRow], tmp_path: P
 def test_several_processes_come_to_the_same(
     model: Path, rows: list[PuzzleRow], tmp_path: Path
 ) -> None:
-    many, sweep = rows[:10] * 15, Sweep((2, 24), (1, 4))
+    many, sweep = rows[:10] * 15, Sweep((2, 12), (1, 4))
     alone = evaluate(model, many, sweep, folder=tmp_path / "a")
     calls: list[tuple[int, int | None]] = []
     together = evaluate(
@@ -375,7 +375,7 @@ def test_a_killed_worker_ends_the_evaluation_and_what_is_done_stays(
     model: Path, rows: list[PuzzleRow], tmp_path: Path
 ) -> None:
     """The same command goes on; nothing hangs and no worker stays behind."""
-    many, out = rows[:10] * 30, tmp_path / "out"
+    many, out = rows[:10] * 15, tmp_path / "out"
     victim: list[int] = []
 
     def kill_one(count: int, right: int | None) -> None:
@@ -388,15 +388,15 @@ def test_a_killed_worker_ends_the_evaluation_and_what_is_done_stays(
                  on_rows=kill_one)  # fmt: skip
     assert not _children()
     again = evaluate(model, many, Sweep((24,), (8,), ("exhausted",)), folder=out)
-    assert again.main.rows == 300
+    assert again.main.rows == 150
 
 
 def test_an_interrupted_command_leaves_no_worker(
     model: Path, rows: list[PuzzleRow], tmp_path: Path
 ) -> None:
-    write_puzzles(tmp_path / "p.csv", rows[:10] * 60)
+    write_puzzles(tmp_path / "p.csv", rows[:10] * 20)
     command = [sys.executable, "-m", "eqr_core.cli", "eval", "--model", model, "--workers", "2",
-               "--data", tmp_path / "p.csv", "--depth", "4,48", "--breadth", "1,8",
+               "--data", tmp_path / "p.csv", "--depth", "4,24", "--breadth", "1,8",
                "--out", tmp_path / "out"]  # fmt: skip
     with subprocess.Popen(
         [str(part) for part in command],
@@ -415,7 +415,7 @@ def test_an_interrupted_command_leaves_no_worker(
         assert process.wait() == 130
     done = subprocess.run([*map(str, command), "--json", "-"], cwd=ROOT, capture_output=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["rows"] == 600
+    assert json.loads(done.stdout)["rows"] == 200
 
 
 def test_torch_keeps_its_threads(model: Path, rows: list[PuzzleRow]) -> None:

@@ -62,7 +62,8 @@ def accuracy_by_residual(found: Evaluation) -> Figure | None:
         _mark_tolerance(panel, found, label=panel is axes[0])
     main = found.main
     lost = f", {found.diverged:,} diverged" if found.diverged else ""
-    note = f"{counts.sum():,} trajectories of depth {main.depth}{lost}; bars: 95% interval"
+    note = f"{counts.sum():,} trajectories of depth {main.depth}{lost}; bars: 95% interval, "
+    note += f"pale: of fewer than {FEW}"
     title(figure, "Accuracy against residual", main, note)
     return figure
 
