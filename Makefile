@@ -8,12 +8,12 @@ INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test lint format type bench
+.PHONY: help venv run test lint format type bench proto
 
 help:
 	@echo "make run     start the service here, solve one puzzle, stay up"
 	@echo "make test    lint, format check, types, import directions, tests"
-	@echo "make lint | type | format | bench | venv"
+	@echo "make lint | type | format | bench | proto | venv"
 
 venv: $(INSTALLED)
 
@@ -40,6 +40,7 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/buf lint
 
 type: venv
 	$(BIN)/mypy
@@ -50,3 +51,9 @@ format: venv
 
 bench: venv
 	$(BIN)/python -m benchmarks.engine
+
+# The stubs are committed; a test holds them to proto/eqr/v1/solver.proto.
+proto: venv
+	$(BIN)/buf lint
+	$(BIN)/buf format --write
+	$(BIN)/python proto/generate.py
