@@ -1,0 +1,132 @@
+"""The one store: any server that speaks Redis's protocol (DESIGN section 4).
+
+It holds cached answers, jobs, idempotency keys and limits, all under the prefix ``eqr:``. Whatever
+goes wrong with it is a `StoreDown`: solves go on without, what cannot is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+
+from eqr_core.errors import EqrError
+
+PREFIX = "eqr:"
+
+Value = str | bytes | int | float
+
+CONNECTIONS = 32
+ANSWER_SECONDS = 1.0
+"""The store answers within this time or counts as down."""
+DOWN_SECONDS = 1.0
+"""So long after a failure nobody asks it: waiting for it would cost every solve its time."""
+
+
+class StoreDown(EqrError):
+    """The store cannot be reached, or does not answer in time."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """A Lua script, which the store runs as one step. KEYS come with the prefix."""
+
+    source: str
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        # SHA-1 is the protocol's name for a script, and no secret.
+        digest = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+        object.__setattr__(self, "digest", digest)
+
+
+class Store:
+    """Values, and scripts over them. Every method raises StoreDown, and nothing else.
+
+    Connections are opened when they are needed, within the event loop that asks first; use one
+    `Store` in one loop. Without a URL it is down for good.
+    """
+
+    def __init__(self, url: str | None) -> None:
+        # Any: its methods are not annotated.
+        self._redis: Any = None if url is None else _client(url)
+        self._asleep_until = 0.0
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is a store at all, up or down."""
+        return self._redis is not None
+
+    async def get(self, key: str) -> bytes | None:
+        """The value of `key`."""
+        value: bytes | None = await self._ask("GET", PREFIX + key)
+        return value
+
+    async def put(self, key: str, value: bytes | str, seconds: float) -> None:
+        """Keep `value` under `key` for `seconds`."""
+        await self._ask("SET", PREFIX + key, value, "PX", max(1, int(seconds * 1e3)))
+
+    async def run(
+        self, script: Script, keys: Sequence[str], *arguments: str | bytes | float
+    ) -> Any:
+        """What `script` returns for `keys`, which it sees as KEYS, and `arguments`, its ARGV."""
+        rest = (len(keys), *(PREFIX + key for key in keys), *arguments)
+        try:
+            return await self._ask("EVALSHA", script.digest, *rest)
+        except NoScriptError:
+            return await self._ask("EVAL", script.source, *rest)
+
+    async def check(self) -> None:
+        """Return when the store answers."""
+        await self._ask("PING")
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._redis is not None:
+            await self._redis.aclose()
+
+    async def _ask(self, *command: Value) -> Any:
+        if self._redis is None:
+            raise StoreDown("the service runs without a store")
+        if monotonic() < self._asleep_until:
+            raise StoreDown("the store did not answer a moment ago")
+        try:
+            return await self._redis.execute_command(*command)
+        except NoScriptError:
+            raise
+        except (RedisError, OSError) as error:
+            self._asleep_until = monotonic() + DOWN_SECONDS
+            # The message of a failed connection may hold its URL, and with it a password.
+            raise StoreDown(f"the store does not answer: {type(error).__name__}") from None
+
+
+def _client(url: str) -> Redis:
+    try:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS,
+            timeout=ANSWER_SECONDS,
+            socket_timeout=ANSWER_SECONDS,
+            socket_connect_timeout=ANSWER_SECONDS,
+            protocol=2,
+            # Once more at once: a connection from before the store's restart is no failure.
+            retry=Retry(NoBackoff(), 1),
+        )
+    except ValueError:
+        raise StoreUnusable(
+            "store_url: it must be redis://HOST:PORT/DB, rediss://… or unix://PATH"
+        ) from None
+    return Redis.from_pool(pool)
+
+
+class StoreUnusable(EqrError):
+    """A store's address or folder that cannot be used."""
+
+    exit_code = 2
