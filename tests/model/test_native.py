@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -259,6 +260,20 @@ def test_processes_that_build_at_once_share_one_library(tmp_path: Path) -> None:
     ]
     assert [process.wait() for process in builds] == [0, 0]
     assert len(list((tmp_path / "eqr").iterdir())) == 1
+
+
+@needs_kernels
+def test_without_a_cache_the_build_is_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "file"
+    cache.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(build, "_library", build._Library())
+    assert build.library() is not None
+    assert [path.suffix for path in tmp_path.glob("eqr-*/*")] == [".so"]
 
 
 @needs_kernels

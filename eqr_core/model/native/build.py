@@ -6,6 +6,7 @@ and outlives torch's versions.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import logging
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -90,9 +92,12 @@ def _built() -> Path:
     raise _Unavailable("there is no folder to keep them in")
 
 
-def _folders() -> tuple[Path, ...]:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    return Path(cache) / "eqr", Path(tempfile.mkdtemp(prefix="eqr-"))
+def _folders() -> Iterator[Path]:
+    """Where a build may be kept: the user's cache, else a folder of this process."""
+    yield Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "eqr"
+    own = Path(tempfile.mkdtemp(prefix="eqr-"))
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    yield own
 
 
 def _compiler() -> str:
