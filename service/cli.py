@@ -174,6 +174,9 @@ def train(
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="Port of gRPC, on all interfaces; 0: no gRPC.")
+    ] = None,
     models: Annotated[
         str | None, typer.Option(help="Names or folders of checkpoints, comma-separated.")
     ] = None,
@@ -184,6 +187,9 @@ def serve(
     max_body_bytes: Annotated[int | None, typer.Option(help="Largest request body.")] = None,
     deadline_ms: Annotated[
         float | None, typer.Option(help="Deadline of a request that names none.")
+    ] = None,
+    progress_per_second: Annotated[
+        float | None, typer.Option(help="Most progress events of a stream in a second.")
     ] = None,
     drain_seconds: Annotated[
         float | None, typer.Option(help="How long running solves may go on after a stop signal.")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from ray.serve.handle import DeploymentHandle
 from service.metrics import Collected
 from service.orders import Order
 from service.problems import Refusal
-from service.schemas import ModelAnswer, SolveAnswer
+from service.schemas import ModelAnswer, ProgressAnswer, SolveAnswer
 
 DEADLINE_GRACE_SECONDS = 5.0
 """The engine keeps the deadline; this much later the gateway stops waiting for it."""
@@ -64,10 +64,42 @@ class Gateway:
                 outcome = await _once_more(attempt)
         if isinstance(outcome, Refusal):
             raise outcome
-        total = (monotonic() - start) * 1e3
-        return outcome.model_copy(
-            update={"timing_ms": outcome.timing_ms.model_copy(update={"total": total})}
-        )
+        return _timed(outcome, start)
+
+    async def stream(self, order: Order) -> AsyncGenerator[ProgressAnswer | SolveAnswer, None]:
+        """Progress of `order` now and then, and its answer at the end; raises as `solve` does.
+
+        When the replica dies the solve begins anew elsewhere, and so does its progress.
+        """
+        self._refuse_when_draining()
+        start = monotonic()
+        with self._counted():
+            for tries_left in (1, 0):
+                try:
+                    async with aclosing(self._events(order)) as events:
+                        async for event in events:
+                            yield _timed(event, start) if isinstance(event, SolveAnswer) else event
+                    return
+                except _REPLICA_LOST:
+                    if not tries_left:
+                        raise Refusal("not_ready", _DIED_TWICE) from None
+
+    async def _events(self, order: Order) -> AsyncGenerator[ProgressAnswer | SolveAnswer, None]:
+        response: Any = self._solver.options(stream=True).stream.remote(order)
+        try:
+            while True:
+                async with asyncio.timeout(order.left_seconds + DEADLINE_GRACE_SECONDS):
+                    event = await anext(response, None)
+                if isinstance(event, Refusal):
+                    raise event
+                if event is None:
+                    return
+                yield event
+        except DeploymentUnavailableError:
+            raise Refusal("not_ready", "the solver could not be started") from None
+        except BaseException:
+            response.cancel()
+            raise
 
     async def models(self) -> list[ModelAnswer]:
         """The models that the solvers hold."""
@@ -127,6 +159,13 @@ class Gateway:
 
 
 _REPLICA_LOST = (RayActorError, ReplicaUnavailableError)
+_DIED_TWICE = "the solver died twice while it held the request"
+
+
+def _timed(answer: SolveAnswer, start: float) -> SolveAnswer:
+    """`answer` with the time from `start` (of `monotonic`) to now as its total."""
+    timing = answer.timing_ms.model_copy(update={"total": (monotonic() - start) * 1e3})
+    return answer.model_copy(update={"timing_ms": timing})
 
 
 async def _once_more(attempt: Callable[[], Awaitable[Result]]) -> Result:
@@ -137,7 +176,7 @@ async def _once_more(attempt: Callable[[], Awaitable[Result]]) -> Result:
     try:
         return await attempt()
     except _REPLICA_LOST:
-        raise Refusal("not_ready", "the solver died twice while it held the request") from None
+        raise Refusal("not_ready", _DIED_TWICE) from None
 
 
 async def collect_from(handle: DeploymentHandle[Any]) -> list[tuple[str, Collected]]:

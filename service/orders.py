@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import dataclass, replace
 
-from eqr_core.engine.answer import Answer, SolveRequest, TrajectoryResult
+from eqr_core.engine.answer import Answer, Progress, SolveRequest, TrajectoryResult
 from eqr_core.engine.budget import Budget
 from eqr_core.engine.document import answer_document
 from eqr_core.errors import DeadlineExceeded
@@ -14,6 +14,7 @@ from eqr_core.tasks import TASK_NAMES, parse_grid
 from service.problems import Refusal
 from service.schemas import (
     FieldProblem,
+    ProgressAnswer,
     SolveAnswer,
     SolveBody,
     TrajectoryAnswer,
@@ -104,6 +105,16 @@ def answer_of(order: Order, answer: Answer) -> SolveAnswer:
         trajectories=[_trajectory(order.request, one) for one in answer.trajectories]
         if order.trajectories
         else None,
+    )
+
+
+def progress_of(order: Order, progress: Progress) -> ProgressAnswer:
+    """Where a solve stands, as a stream tells it."""
+    return ProgressAnswer(
+        iteration=progress.iteration,
+        residual=_finite(progress.residual),
+        grid=[list(row) for row in progress.grid],
+        text=order.request.task.text(progress.grid),
     )
 
 

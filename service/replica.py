@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, NoReturn
 
-from eqr_core.engine.answer import SolveRequest
+from eqr_core.engine.answer import Answer, SolveRequest
 from eqr_core.engine.budget import Budget
 from eqr_core.errors import DeadlineExceeded, EngineStopped, EqrError, ModelError
 from eqr_core.tasks import task_at
 from service.metrics import Collected, SolverMetrics
-from service.orders import ANY_MODEL, Order, answer_of
+from service.orders import ANY_MODEL, Order, answer_of, progress_of
+from service.pace import Pace
 from service.problems import Refusal, refusal_of
-from service.schemas import ModelAnswer, SolveAnswer
+from service.schemas import ModelAnswer, ProgressAnswer, SolveAnswer
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class Solver:
         from eqr_core.engine.async_engine import AsyncEngine
 
         torch.set_num_threads(max(1, settings.cpus // settings.replicas))
+        self._progress_per_second = settings.progress_per_second
         self._metrics = SolverMetrics()
         self._engine = warm_engine(
             settings.models,
@@ -69,14 +72,51 @@ class Solver:
         try:
             answer = await self._runner.submit(order.request_now(model))
         except (asyncio.CancelledError, DeadlineExceeded) as error:
-            late = isinstance(error, DeadlineExceeded)
-            task = order.request.task.name
-            self._metrics.observe_unanswered(task, model, "deadline" if late else "cancelled")
+            self._observe_unanswered(order, model, error)
             raise
         except EngineStopped:
             end_process()
         self._metrics.observe(answer)
         return answer_of(order, answer)
+
+    async def stream(
+        self, order: Order
+    ) -> AsyncGenerator[ProgressAnswer | SolveAnswer | Refusal, None]:
+        """Run `order`, telling its progress; the answer or a refusal comes last."""
+        try:
+            async with aclosing(self._stream(order)) as events:
+                async for event in events:
+                    yield event
+        except (EqrError, Refusal) as error:
+            refusal = refusal_of(error)
+            if refusal is None:
+                raise
+            yield refusal
+
+    async def _stream(self, order: Order) -> AsyncGenerator[ProgressAnswer | SolveAnswer, None]:
+        model = self._choose(order.request)
+        pace = Pace(self._progress_per_second)
+        answer: Answer | None = None
+        try:
+            async with aclosing(self._runner.stream(order.request_now(model))) as events:
+                async for event in events:
+                    if isinstance(event, Answer):
+                        answer = event
+                    elif pace.due():
+                        yield progress_of(order, event)
+        except (asyncio.CancelledError, GeneratorExit, DeadlineExceeded) as error:
+            self._observe_unanswered(order, model, error)
+            raise
+        except EngineStopped:
+            end_process()
+        if answer is not None:
+            self._metrics.observe(answer)
+            yield answer_of(order, answer)
+
+    def _observe_unanswered(self, order: Order, model: str, error: BaseException) -> None:
+        late = isinstance(error, DeadlineExceeded)
+        task = order.request.task.name
+        self._metrics.observe_unanswered(task, model, "deadline" if late else "cancelled")
 
     def _choose(self, request: SolveRequest) -> str:
         name = None if request.model == ANY_MODEL else request.model

@@ -7,10 +7,11 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
+from service import sse
 from service.gate import Gate, problem_response
 from service.gateway import Gateway
 from service.metrics import MEDIA_TYPE as METRICS_MEDIA_TYPE
@@ -64,6 +65,23 @@ def build_api(
     )
     async def solve(body: SolveBody) -> SolveAnswer:
         return await gateway.solve(order_of(body, settings.deadline_ms))
+
+    @api.post(
+        "/solve/stream",
+        summary="Solve one puzzle and follow it",
+        description="Server-sent events: `progress` any number of times, then `result` or `error`.",
+        response_class=StreamingResponse,
+        responses={
+            200: {"content": {sse.MEDIA_TYPE: {}}, "description": "The events"},
+            **_problems(400, 404, 413, 415, 422, 429, 503, 504),
+        },
+        dependencies=[Depends(_require_json)],
+    )
+    async def solve_stream(body: SolveBody, request: Request) -> StreamingResponse:
+        events = gateway.stream(order_of(body, settings.deadline_ms))
+        stream = sse.EventStream(events, request.state.request_id, metrics.reject)
+        await stream.open()
+        return StreamingResponse(stream.body(), media_type=sse.MEDIA_TYPE, headers=sse.HEADERS)
 
     @api.get("/models", summary="Models that are served", responses=_problems(503))
     async def models() -> ModelsAnswer:

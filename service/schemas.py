@@ -140,6 +140,15 @@ class SolveAnswer(BaseModel):
     )
 
 
+class ProgressAnswer(BaseModel):
+    """How the leading trajectory stands: data of the `progress` events of a stream."""
+
+    iteration: int
+    residual: Score
+    grid: GridRows
+    text: str
+
+
 class ModelAnswer(BaseModel):
     """A model of ``GET /models``: what its card says."""
 

@@ -43,6 +43,9 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.")
+    grpc_port: int = Field(
+        default=9000, ge=0, le=65535, description="Port of gRPC, on all interfaces; 0: no gRPC."
+    )
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Names or folders of checkpoints, comma-separated; empty: the whole zoo.",
@@ -66,6 +69,13 @@ class Settings(BaseSettings):
         le=3_600_000,
         allow_inf_nan=False,
         description="Deadline of a request that names none, in milliseconds.",
+    )
+    progress_per_second: float = Field(
+        default=10.0,
+        gt=0,
+        le=20,
+        allow_inf_nan=False,
+        description="Most progress events of a stream in a second.",
     )
     drain_seconds: float = Field(
         default=30.0,

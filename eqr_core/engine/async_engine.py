@@ -7,7 +7,7 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field, replace
 
 from eqr_core.engine.answer import Answer, Progress, SolveRequest
@@ -125,7 +125,7 @@ class AsyncEngine:
             if waiter.future.cancelled():
                 self.cancel(request_id)
 
-    async def stream(self, request: SolveRequest) -> AsyncIterator[Progress | Answer]:
+    async def stream(self, request: SolveRequest) -> AsyncGenerator[Progress | Answer, None]:
         """Solve one request, yielding its progress now and then, and the answer at the end.
 
         A slow reader misses progress and delays nobody. Closing the iterator early cancels the

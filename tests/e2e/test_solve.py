@@ -201,9 +201,15 @@ def test_the_sync_client_reads_answers_and_models(server_url: str) -> None:
 def test_answers_fit_the_openapi_document(server_url: str) -> None:
     document = HTTP.get(f"{server_url}/openapi.json").json()
     assert document["openapi"].startswith("3.1")
-    assert {"/solve", "/models", "/models/{name}", "/health/live", "/health/ready", "/metrics"} == (
-        set(document["paths"])
-    )
+    assert {
+        "/solve",
+        "/solve/stream",
+        "/models",
+        "/models/{name}",
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+    } == (set(document["paths"]))
     for reference in references(document):
         found: Any = document
         for part in reference.removeprefix("#/").split("/"):
