@@ -39,6 +39,10 @@ class Order:
     """Wall clock at which the deadline passes, in seconds since 1970: other clocks mean nothing
     in another process, and the deadline runs on while the order travels or waits for a replica."""
     trajectories: bool
+    cache: bool = True
+    """Whether an answer from the cache will do."""
+    owner: str = ""
+    """Name of the API key that pays; empty where none is asked for."""
 
     @property
     def left_seconds(self) -> float:
@@ -84,7 +88,7 @@ def order_of(body: SolveBody, default_deadline_ms: float) -> Order:
         id=new_id(),
     )
     end = time.time() + limits["deadline_ms"] / 1e3
-    return Order(request, end, trajectories=bool(body.include))
+    return Order(request, end, trajectories=bool(body.include), cache=body.cache)
 
 
 def _check_history(body: SolveBody, budget: Budget) -> None:

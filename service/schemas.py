@@ -79,6 +79,7 @@ class SolveBody(RequestModel):
         strict=False,
         description="What else the answer should hold; history of at most 100,000 iterations.",
     )
+    cache: bool = Field(default=True, description="Whether a kept answer will do.")
 
 
 class BreadthCount(BaseModel):

@@ -26,6 +26,8 @@ Value = str | bytes | int | float
 CONNECTIONS = 32
 ANSWER_SECONDS = 1.0
 """The store answers within this time or counts as down."""
+DURABLE_SECONDS = 5.0
+"""So long a write may take to be on the store's disk."""
 DOWN_SECONDS = 1.0
 """So long after a failure nobody asks it: waiting for it would cost every solve its time."""
 
@@ -56,7 +58,8 @@ class Store:
 
     def __init__(self, url: str | None) -> None:
         # Any: its methods are not annotated.
-        self._redis: Any = None if url is None else _client(url)
+        self._redis: Any = None if url is None else _client(url, ANSWER_SECONDS)
+        self._durable: Any = None if url is None else _client(url, DURABLE_SECONDS + 1)
         self._asleep_until = 0.0
 
     @property
@@ -66,22 +69,43 @@ class Store:
 
     async def get(self, key: str) -> bytes | None:
         """The value of `key`."""
-        value: bytes | None = await self._ask("GET", PREFIX + key)
+        value: bytes | None = await self._ask("GET", _full(key))
         return value
 
     async def put(self, key: str, value: bytes | str, seconds: float) -> None:
         """Keep `value` under `key` for `seconds`."""
-        await self._ask("SET", PREFIX + key, value, "PX", max(1, int(seconds * 1e3)))
+        await self._ask("SET", _full(key), value, "PX", max(1, int(seconds * 1e3)))
 
     async def run(
         self, script: Script, keys: Sequence[str], *arguments: str | bytes | float
     ) -> Any:
         """What `script` returns for `keys`, which it sees as KEYS, and `arguments`, its ARGV."""
-        rest = (len(keys), *(PREFIX + key for key in keys), *arguments)
+        rest = (len(keys), *map(_full, keys), *arguments)
         try:
             return await self._ask("EVALSHA", script.digest, *rest)
         except NoScriptError:
             return await self._ask("EVAL", script.source, *rest)
+
+    async def run_durably(self, script: Script, keys: Sequence[str], *arguments: Value) -> Any:
+        """As `run`, and the change is on the store's disk, if it keeps its data on one at all.
+
+        A StoreDown can come from a change that was made, but too slowly.
+        """
+        self._check_awake()
+        # In one batch, as the waiting is for what was written over the same connection.
+        batch = self._durable.pipeline(transaction=False)
+        batch.execute_command("EVAL", script.source, len(keys), *map(_full, keys), *arguments)
+        batch.execute_command("WAITAOF", 1, 0, int(DURABLE_SECONDS * 1e3))
+        try:
+            result, synced = await batch.execute(raise_on_error=False)
+        except (RedisError, OSError) as error:
+            raise self._down(error) from None
+        if isinstance(result, RedisError):
+            raise self._down(result)
+        # An error is a server that keeps no such file, or is too old to tell.
+        if not isinstance(synced, RedisError) and not synced[0]:
+            raise StoreDown("the store's disk is too slow")
+        return result
 
     async def check(self) -> None:
         """Return when the store answers."""
@@ -91,29 +115,40 @@ class Store:
         """Close the connections."""
         if self._redis is not None:
             await self._redis.aclose()
+            await self._durable.aclose()
 
     async def _ask(self, *command: Value) -> Any:
-        if self._redis is None:
-            raise StoreDown("the service runs without a store")
-        if monotonic() < self._asleep_until:
-            raise StoreDown("the store did not answer a moment ago")
+        self._check_awake()
         try:
             return await self._redis.execute_command(*command)
         except NoScriptError:
             raise
         except (RedisError, OSError) as error:
-            self._asleep_until = monotonic() + DOWN_SECONDS
-            # The message of a failed connection may hold its URL, and with it a password.
-            raise StoreDown(f"the store does not answer: {type(error).__name__}") from None
+            raise self._down(error) from None
+
+    def _check_awake(self) -> None:
+        if self._redis is None:
+            raise StoreDown("the service runs without a store")
+        if monotonic() < self._asleep_until:
+            raise StoreDown("the store did not answer a moment ago")
+
+    def _down(self, error: Exception) -> StoreDown:
+        self._asleep_until = monotonic() + DOWN_SECONDS
+        # The message of a failed connection may hold its URL, and with it a password.
+        return StoreDown(f"the store does not answer: {type(error).__name__}")
 
 
-def _client(url: str) -> Redis:
+def _full(key: str) -> str:
+    return PREFIX + key
+
+
+def _client(url: str, seconds: float) -> Redis:
     try:
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=CONNECTIONS,
             timeout=ANSWER_SECONDS,
-            socket_timeout=ANSWER_SECONDS,
+            socket_timeout=seconds,
             socket_connect_timeout=ANSWER_SECONDS,
             protocol=2,
             # Once more at once: a connection from before the store's restart is no failure.

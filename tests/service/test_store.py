@@ -135,6 +135,35 @@ with embedded_store(Path(sys.argv[1])) as url:
 """
 
 
+def test_a_durable_write_is_in_the_file_when_it_returns(tmp_path: Path, store_url: str) -> None:
+    async def write(url: str) -> int:
+        store = Store(url)
+        total: int = await store.run_durably(ADD, ["durable"], 41)
+        await store.close()
+        return total
+
+    with embedded_store(tmp_path) as url:
+        assert asyncio.run(write(url)) == 41
+        files = (tmp_path / "appendonlydir").glob("*.aof")
+        assert any(f"{PREFIX}durable".encode() in file.read_bytes() for file in files)
+    # One that keeps no file is taken as it is.
+    assert asyncio.run(write(store_url)) == 41
+
+
+def test_a_script_that_fails_is_the_stores_failure(store_url: str) -> None:
+    async def scene() -> None:
+        store = Store(store_url)
+        with pytest.raises(StoreDown):
+            await store.run(Script("return redis.call('NOTHING')"), [])
+        await store.close()
+        store = Store(store_url)
+        with pytest.raises(StoreDown):
+            await store.run_durably(Script("return redis.call('NOTHING')"), [])
+        await store.close()
+
+    asyncio.run(scene())
+
+
 def test_the_server_of_a_killed_service_is_stopped_first(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
     assert done.returncode == -signal.SIGKILL
