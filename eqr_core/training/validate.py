@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from eqr_core.model.operator import Operator, residual
+from eqr_core.model.native import native_step
+from eqr_core.model.operator import Operator, State, residual
 from eqr_core.training.compiling import maybe_compiled
 from eqr_core.training.puzzles import TrainingSet
 from eqr_core.training.recipe import Recipe
@@ -51,7 +52,10 @@ class Validator:
         self.recipe = recipe
         self.team = team
         self.device = operator.embedding.device
-        self.outer_step = maybe_compiled(self.operator.outer_step, compiled)
+        native = native_step(self.operator, DTYPES[recipe.precision]) if compiled else None
+        self.outer_step: Callable[[State, Tensor], State] = native or maybe_compiled(
+            self.operator.outer_step, compiled
+        )
 
     @torch.no_grad()
     def measure(self, weights: Mapping[str, Tensor]) -> Validation:
