@@ -155,6 +155,8 @@ class _Fit(threading.Thread):
         self.trainer = trainer
         self.result: Any = None
         self.error: Exception | None = None
+        # `join` would take the thread for ended when Ctrl-C interrupts it (Python before 3.13).
+        self.ended = threading.Event()
         self.start()
 
     def run(self) -> None:
@@ -162,6 +164,8 @@ class _Fit(threading.Thread):
             self.result = self.trainer.fit()
         except Exception as error:  # handed to the main thread
             self.error = error
+        finally:
+            self.ended.set()
 
 
 def _follow(fit: _Fit, desk: Any, display: Display) -> TrainJobError | None:
@@ -170,8 +174,7 @@ def _follow(fit: _Fit, desk: Any, display: Display) -> TrainJobError | None:
     begun = stopping = False
     while True:
         try:
-            fit.join(SHOW_SECONDS)
-            ended = not fit.is_alive()
+            ended = fit.ended.wait(SHOW_SECONDS)
             for kind, values in ray.get(desk.take.remote()):
                 begun = True
                 if kind == "failed":
