@@ -17,7 +17,7 @@ from service.schemas import new_id
 
 REQUEST_ID = "X-Request-Id"
 
-_VALID_ID = re.compile(r"[!-~]{1,128}")
+VALID_ID = re.compile(r"[!-~]{1,128}")
 
 _log = logging.getLogger("ray.serve")
 
@@ -41,7 +41,7 @@ class Gate:
             return
         headers = Headers(scope=scope)
         given = headers.get(REQUEST_ID)
-        valid = given is not None and _VALID_ID.fullmatch(given) is not None
+        valid = given is not None and VALID_ID.fullmatch(given) is not None
         request_id = given if given is not None and valid else new_id()
         scope.setdefault("state", {})["request_id"] = request_id
         started = False
@@ -60,7 +60,7 @@ class Gate:
                     "invalid_request_id", "X-Request-Id must be 1 to 128 visible ASCII characters"
                 )
             body = await self._read(headers, receive)
-            await self._app(scope, _replay(body, receive), send_with_id)
+            await self._app(scope, replay_body(body, receive), send_with_id)
         except ClientDisconnect:
             return
         except Exception as error:
@@ -106,7 +106,7 @@ def problem_response(refusal: Refusal, request_id: str) -> Response:
     )
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def replay_body(body: bytes, receive: Receive) -> Receive:
     """`body` once, then whatever comes: a disconnect."""
     sent = False
 
