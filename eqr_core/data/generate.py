@@ -29,12 +29,13 @@ def generate_sudoku(
     seed: int,
     clues: int | tuple[int, int] | None = None,
     min_rating: int | None = None,
+    max_rating: int | None = None,
 ) -> Iterator[PuzzleRow]:
     """Yield `count` different puzzles of one solution; the same arguments give the same puzzles.
 
     Without `clues` each puzzle is minimal: no clue can be left out (at 16×16 a clue may stay
     whose test took too long). With a number, or a range from which each puzzle draws one, it has
-    that many clues. `min_rating` is the least number of guesses that the rating solver
+    that many clues. `min_rating` and `max_rating` bound the guesses that the rating solver
     (`backtracking`) needs. `source` is ``generated_NxN``. DataError where nothing fits.
     """
     low, high = _clue_range(task, clues)
@@ -53,12 +54,13 @@ def generate_sudoku(
             if not fits or text in seen:
                 continue
             guesses = rating(task.box, question)
-            if min_rating is None or guesses >= min_rating:
+            if (min_rating or 0) <= guesses and (max_rating is None or guesses <= max_rating):
                 break
         else:
             raise DataError(
                 f"found {number} of {count} different {task.size} puzzles with clues="
-                f"{clues}, min_rating={min_rating}: none of the last {ATTEMPTS} tried fits"
+                f"{clues}, min_rating={min_rating}, max_rating={max_rating}: none of the last "
+                f"{ATTEMPTS} tried fits"
             )
         seen.add(text)
         yield PuzzleRow(f"generated_{task.size}", text, _text(answer), guesses)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import re
 import zlib
 from collections.abc import Iterator
@@ -31,10 +32,29 @@ class PuzzleRow:
 
 
 def open_text(path: Path, mode: Literal["r", "w"] = "r") -> IO[str]:
-    """Open a text file, through gzip where its name ends in ``.gz``."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt" if mode == "r" else "wt", encoding="utf-8", newline="")
-    return path.open(mode, encoding="utf-8", newline="")
+    """Open a text file, through gzip where its name ends in ``.gz``.
+
+    What is written has no name and no time in it: the same text gives the same bytes.
+    """
+    if path.suffix != ".gz":
+        return path.open(mode, encoding="utf-8", newline="")
+    if mode == "r":
+        return gzip.open(path, "rt", encoding="utf-8", newline="")
+    return io.TextIOWrapper(_NamelessGzip(path), encoding="utf-8", newline="")
+
+
+class _NamelessGzip(gzip.GzipFile):
+    """A gzip file for writing, without its name and time."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("wb")
+        super().__init__(filename="", mode="wb", fileobj=self.file, mtime=0)
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            self.file.close()
 
 
 def read_puzzles(path: Path, limit: int | None = None) -> Iterator[PuzzleRow]:
