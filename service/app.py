@@ -1,4 +1,4 @@
-"""The Serve application: an ingress that speaks HTTP, and the solver replicas behind it."""
+"""The Serve application: an ingress that speaks HTTP and gRPC, and the solvers behind it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from service.gateway import Gateway, collect_from
 from service.metrics import Collected, IngressMetrics
 from service.replica import Solver, replica_name
 from service.rest import build_api
+from service.rpc import SolverRpc
+from service.rpc_health import HealthRpc
 from service.settings import Settings
 
 APP_NAME = "eqr"
@@ -26,8 +28,8 @@ MAX_ONGOING = 100_000
 """Requests a replica may hold: no limit in practice, the engine's queue is the one that refuses."""
 
 
-class Ingress:
-    """Speaks HTTP. Serve builds the ASGI application in the replica, after `__init__`."""
+class Ingress(SolverRpc, HealthRpc):
+    """Speaks HTTP and gRPC. Serve builds the ASGI application in the replica, after `__init__`."""
 
     def __init__(self, settings: Settings, solver: DeploymentHandle[Any]) -> None:
         self._settings = settings

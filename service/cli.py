@@ -207,7 +207,8 @@ def serve(
         raise MissingExtra("serve", error.name) from None
     settings = read_settings(**given)
     with local_service(settings) as server:
-        typer.echo(f"serving at {server}, API at {server}/docs")
+        grpc = f", gRPC on port {settings.grpc_port}" if settings.grpc_port else ""
+        typer.echo(f"serving at {server}{grpc}, API at {server}/docs")
         wait_for_stop()
         typer.echo("draining", err=True)
 

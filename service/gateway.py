@@ -39,6 +39,11 @@ class Gateway:
         """Solves that have been taken and not answered."""
         return self._in_flight
 
+    @property
+    def draining(self) -> bool:
+        """Whether no further work is taken."""
+        return self._draining
+
     def drain(self) -> None:
         """Take no further work; what runs goes on."""
         self._draining = True

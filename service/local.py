@@ -17,10 +17,12 @@ from typing import Any
 import ray
 from ray import serve
 from ray.exceptions import RayError
+from ray.serve.config import gRPCOptions
 from ray.serve.exceptions import DeploymentUnavailableError
 
 from eqr_core.errors import EqrError
 from service.app import APP_NAME, build
+from service.proxy import MAX_MESSAGE_BYTES, add_services, add_services_here, is_loopback
 from service.replica import check_models
 from service.settings import Settings
 
@@ -50,6 +52,7 @@ def local_service(settings: Settings) -> Iterator[str]:
     """
     check(settings)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.update(proxy_variables())
     level = settings.log_level.upper()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -67,6 +70,7 @@ def local_service(settings: Settings) -> Iterator[str]:
         serve.start(
             proxy_location="HeadOnly",
             http_options={"host": settings.host, "port": settings.port},
+            grpc_options=grpc_options(settings),
             logging_config={"log_level": level, "enable_access_log": False},
         )
         ingress = serve.run(
@@ -85,16 +89,40 @@ def local_service(settings: Settings) -> Iterator[str]:
 def check(settings: Settings) -> None:
     """Refuse what would only fail within Ray, far away and many times over.
 
-    AddressTaken for the port, ModelError and CheckpointError for models that cannot be served.
+    AddressTaken for a port, ModelError and CheckpointError for models that cannot be served.
     """
-    kind = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    _check_address(settings.host, settings.port)
+    if settings.grpc_port:
+        _check_address("0.0.0.0", settings.grpc_port)
+    _check_models(settings.models)
+
+
+def _check_address(host: str, port: int) -> None:
+    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(kind) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((settings.host, settings.port))
+            probe.bind((host, port))
         except OSError as error:
-            raise AddressTaken(f"{settings.host}:{settings.port}: {error.strerror}") from None
-    _check_models(settings.models)
+            raise AddressTaken(f"{host}:{port}: {error.strerror}") from None
+
+
+def proxy_variables() -> dict[str, str]:
+    """What Serve's proxies read from the environment."""
+    return {
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "service.proxy.http_middlewares",
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES),
+    }
+
+
+def grpc_options(settings: Settings) -> gRPCOptions:
+    """Serve's gRPC server: on all interfaces, but for this machine alone where HTTP is."""
+    if not settings.grpc_port:
+        return gRPCOptions()
+    add = add_services_here if is_loopback(settings.host) else add_services
+    return gRPCOptions(
+        port=settings.grpc_port, grpc_servicer_functions=[f"{add.__module__}.{add.__name__}"]
+    )
 
 
 def _check_models(names: tuple[str, ...]) -> None:

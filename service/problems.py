@@ -37,6 +37,7 @@ TITLES: dict[str, tuple[HTTPStatus, str]] = {
     "unknown_model": (HTTPStatus.NOT_FOUND, "There is no such model"),
     "unknown_job": (HTTPStatus.NOT_FOUND, "There is no such job"),
     "method_not_allowed": (HTTPStatus.METHOD_NOT_ALLOWED, "This path takes other methods"),
+    "slow_reader": (HTTPStatus.REQUEST_TIMEOUT, "The reader of a stream fell behind"),
     "idempotency_conflict": (HTTPStatus.CONFLICT, "Idempotency-Key belongs to another request"),
     "body_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large"),
     "unsupported_media_type": (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body must be JSON"),

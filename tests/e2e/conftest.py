@@ -10,10 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -31,6 +32,7 @@ class Server:
     """A running `eqr serve`."""
 
     url: str
+    grpc: str
     process: subprocess.Popen[bytes]
     log: Path
 
@@ -54,25 +56,37 @@ def environment() -> dict[str, str]:
     }
 
 
+def free_ports(count: int) -> list[int]:
+    """So many different ports that nobody listens on."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
+
+
+def ports(http: int, grpc: int) -> list[str]:
+    return ["--port", str(http), "--grpc-port", str(grpc)]
 
 
 @contextmanager
 def serving(folder: Path, *flags: str) -> Iterator[Server]:
     """`eqr serve` until the block ends; its log is in `folder`."""
-    port, log = free_port(), folder / "serve.log"
+    port, grpc_port = free_ports(2)
+    log = folder / "serve.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [*EQR, "serve", "--port", str(port), "--cpus", "1", *flags],
+            [*EQR, "serve", *ports(port, grpc_port), "--cpus", "1", *flags],
             stdout=out,
             stderr=subprocess.STDOUT,
             env=environment(),
             cwd=folder,
         )
-        server = Server(f"http://127.0.0.1:{port}", process, log)
+        server = Server(f"http://127.0.0.1:{port}", f"127.0.0.1:{grpc_port}", process, log)
         try:
             eventually(lambda: process.poll() is not None or b"serving at" in log.read_bytes())
             if process.poll() is not None:
@@ -134,3 +148,9 @@ def server(
 @pytest.fixture(scope="session")
 def server_url(server: Server) -> str:
     return server.url
+
+
+@pytest.fixture(scope="session")
+def channel(server: Server) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(server.grpc) as one:
+        yield one

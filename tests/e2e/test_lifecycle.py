@@ -22,7 +22,8 @@ from tests.e2e.conftest import (
     Server,
     environment,
     eventually,
-    free_port,
+    free_ports,
+    ports,
     samples,
     serving,
 )
@@ -104,7 +105,7 @@ def test_a_stop_signal_while_it_starts_leaves_nothing_behind(
     log = tmp_path / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [*EQR, "serve", "--port", str(free_port()), "--models", str(models)],
+            [*EQR, "serve", *ports(*free_ports(2)), "--models", str(models)],
             stdout=out,
             stderr=subprocess.STDOUT,
             env=environment(),
@@ -167,10 +168,15 @@ def test_a_service_whose_ray_has_died_says_so(own_model: Path, tmp_path: Path) -
 
 
 def test_the_demonstration_solves_and_draws(main_model: str, tmp_path: Path) -> None:
-    port = free_port()
+    port, grpc_port = free_ports(2)
     done = subprocess.run(
         [sys.executable, "-m", "service.demo", "--once", "--port", str(port)],
-        env={**environment(), "EQR_MODELS": main_model, "EQR_CPUS": "1"},
+        env={
+            **environment(),
+            "EQR_MODELS": main_model,
+            "EQR_CPUS": "1",
+            "EQR_GRPC_PORT": str(grpc_port),
+        },
         cwd=tmp_path,
         capture_output=True,
         text=True,

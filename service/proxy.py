@@ -1,0 +1,242 @@
+"""What runs in Serve's proxies, before a request goes to an ingress and after it comes back.
+
+Serve imports from here by name: `add_services` or `add_services_here` from its gRPC options,
+`http_middlewares` from RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH. They do what only a proxy can:
+see a gRPC deadline, a message that cannot be read, who calls, and a reader that falls behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.problems import Refusal
+from service.rpc_context import END_KEY
+from service.rpc_errors import status_of
+from service.schemas import new_id
+from service.stubs.solver_pb2_grpc import add_SolverServicer_to_server
+
+MAX_MESSAGE_BYTES = 1 << 26
+"""Of a gRPC message, either way. The ingress has a tighter limit for requests."""
+
+BEHIND_EVENTS = 64
+"""Events of a gRPC stream that may wait for their reader in a proxy."""
+BEHIND_SECONDS = 30.0
+"""So long may a server-sent event wait for its reader in a proxy."""
+STREAM_PATH = "/solve/stream"
+
+_UNREADABLE = object()
+"""Stands for bytes that are no message of their type."""
+
+Unary = Callable[[Any, Any], Awaitable[bytes]]
+Stream = Callable[[Any, Any], AsyncIterator[bytes]]
+
+
+def add_services(servicer: Any, server: Any) -> None:
+    """Add eqr.v1.Solver and the health service to Serve's gRPC server."""
+    _add(servicer, server, here=False)
+
+
+def add_services_here(servicer: Any, server: Any) -> None:
+    """The same, refusing callers from other machines: Serve's server listens on all interfaces."""
+    _add(servicer, server, here=True)
+
+
+def _add(servicer: Any, server: Any, here: bool) -> None:
+    """Serve's server replaces every behaviour by what its `service_handler_factory` makes."""
+    make = server.service_handler_factory
+
+    def guarded(service_method: str, streaming_type: Any) -> Callable[..., Any]:
+        behaviour = make(service_method=service_method, streaming_type=streaming_type)
+        kind = streaming_type.value
+        if kind == "unary_unary":
+            return _guard_unary(behaviour, here)
+        return _guard_stream(behaviour, here) if kind == "unary_stream" else behaviour
+
+    server.service_handler_factory = guarded
+    try:
+        for add in (add_SolverServicer_to_server, add_HealthServicer_to_server):
+            add(servicer, _Registrar(server))
+    finally:
+        server.service_handler_factory = make
+
+
+class _Registrar:
+    """What a generated `add_…_to_server` speaks to: makes the reading of messages lenient."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """The same handlers come to the other method, by their names."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        lenient = {
+            name: handler._replace(request_deserializer=_lenient(handler.request_deserializer))
+            for name, handler in handlers.items()
+        }
+        generic = grpc.method_handlers_generic_handler(service, lenient)
+        self._server.add_generic_rpc_handlers((generic,))
+
+
+def _lenient(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def read_or_mark(data: bytes) -> Any:
+        try:
+            return read(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    return read_or_mark
+
+
+def _guard_unary(behaviour: Unary, here: bool) -> Unary:
+    async def unary(request: Any, context: Any) -> bytes:
+        await _refuse_unfit(request, context, here)
+        return await behaviour(request, _Timed(context))
+
+    return unary
+
+
+def _guard_stream(behaviour: Stream, here: bool) -> Stream:
+    async def stream(request: Any, context: Any) -> AsyncGenerator[bytes, None]:
+        await _refuse_unfit(request, context, here)
+        waiting: deque[bytes] = deque()
+        news = asyncio.Event()
+
+        async def pump() -> None:
+            """Serve cancels the solve when its behaviour is cancelled while it waits for it.
+
+            It is not when it waits for the reader, so another task waits for the reader.
+            """
+            async for message in behaviour(request, _Timed(context)):
+                if context.code():  # the ingress tells the call's end, and the message is empty
+                    continue
+                if len(waiting) < BEHIND_EVENTS:
+                    waiting.append(message)
+                    news.set()
+                    continue
+                behind.set()
+                pumping.cancel()
+
+        behind = asyncio.Event()
+        pumping = asyncio.create_task(pump())
+        pumping.add_done_callback(lambda _: news.set())
+        try:
+            while not behind.is_set() and (waiting or not pumping.done()):
+                if waiting:
+                    yield waiting.popleft()
+                else:
+                    news.clear()
+                    await news.wait()
+            if behind.is_set():
+                await _abort(
+                    context, Refusal("slow_reader", "the reader of the stream fell behind")
+                )
+            pumping.result()
+        finally:
+            pumping.cancel()
+
+    return stream
+
+
+async def _refuse_unfit(request: Any, context: Any, here: bool) -> None:
+    """End the call where it must not or cannot go on to an ingress."""
+    refusal = None
+    if here and not _is_here(context.peer()):
+        refusal = Refusal("not_local", "the service takes calls from its own machine alone")
+    elif request is _UNREADABLE:
+        refusal = Refusal("bad_request", "the bytes are no message of the method's request type")
+    if refusal is not None:
+        await _abort(context, refusal)
+
+
+async def _abort(context: Any, refusal: Refusal) -> None:
+    status = status_of(refusal, new_id())
+    await context.abort(status.code, status.message, tuple(status.trailing))
+
+
+def _is_here(peer: str) -> bool:
+    """Whether gRPC's `peer`, such as ``ipv4:127.0.0.1:50000``, is on this machine."""
+    kind, _, address = unquote(peer).partition(":")
+    return kind == "unix" or is_loopback(address.rpartition(":")[0].strip("[]"))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host`, a name or an address, can be reached from its own machine alone."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+class _Timed:
+    """A call's context whose metadata holds the moment of the client's deadline."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def invocation_metadata(self) -> list[tuple[str, str | bytes]]:
+        given = [pair for pair in self._context.invocation_metadata() if pair[0] != END_KEY]
+        left = self._context.time_remaining()
+        return given if left is None else [*given, (END_KEY, repr(time.time() + left))]
+
+
+def http_middlewares() -> list[Middleware]:
+    """For Serve's HTTP proxies."""
+    return [Middleware(DropSlowReaders)]
+
+
+class DropSlowReaders:
+    """ASGI middleware: a reader that leaves an event waiting has gone away, for all we care.
+
+    The server holds up `send` while more than its buffer waits for the network.
+    """
+
+    def __init__(self, app: ASGIApp, seconds: float = BEHIND_SECONDS) -> None:
+        self._app = app
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != STREAM_PATH:
+            await self._app(scope, receive, send)
+            return
+        gone = asyncio.Event()
+
+        async def send_in_time(message: Message) -> None:
+            if gone.is_set():
+                return
+            try:
+                async with asyncio.timeout(self._seconds):
+                    await send(message)
+            except TimeoutError:
+                gone.set()
+
+        async def receive_or_leave() -> Message:
+            leaving = asyncio.create_task(gone.wait())
+            receiving = asyncio.ensure_future(receive())
+            try:
+                await asyncio.wait({leaving, receiving}, return_when=asyncio.FIRST_COMPLETED)
+                return {"type": "http.disconnect"} if gone.is_set() else receiving.result()
+            finally:
+                for task in (leaving, receiving):
+                    task.cancel()
+                    with suppress(asyncio.CancelledError, Exception):
+                        await task
+
+        await self._app(scope, receive_or_leave, send_in_time)
