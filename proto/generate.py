@@ -33,8 +33,14 @@ def generate(out: Path) -> None:
         raise SystemExit(code)
     for name in NAMES:
         text = (made / name).read_text()
-        # The generated import takes the folders of the .proto for packages.
-        (out / name).write_text(text.replace("from eqr.v1 import", "from service.stubs import"))
+        # The compiler takes the folders of the .proto for packages, in the import and in the name
+        # that pickle finds the messages by.
+        for found, meant in (
+            ("from eqr.v1 import", "from service.stubs import"),
+            ("'eqr.v1.solver_pb2'", "'service.stubs.solver_pb2'"),
+        ):
+            text = text.replace(found, meant)
+        (out / name).write_text(text)
         (made / name).unlink()
     made.rmdir()
     made.parent.rmdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import runpy
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,11 @@ def test_the_stubs_are_what_make_proto_makes(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(made["NAMES"])
     for name in made["NAMES"]:
         assert (tmp_path / name).read_text() == (made["STUBS"] / name).read_text(), name
+
+
+def test_messages_travel_between_processes() -> None:
+    message = pb.SolveBatchRequest(requests=[pb.SolveRequest(grid=FOUR, include=[1])])
+    assert pickle.loads(pickle.dumps(message)) == message
 
 
 def test_the_empty_request_is_the_defaults_of_rest() -> None:
