@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typer
 
+from eqr_core.cli.data import data
 from eqr_core.cli.evaluate import evaluate, parity
 from eqr_core.cli.generate import generate
 from eqr_core.cli.group import Commands
@@ -28,6 +29,7 @@ app.command("eval")(evaluate)
 app.command("train")(train)
 app.command("parity")(parity)
 app.add_typer(generate, name="generate")
+app.add_typer(data, name="data")
 app.add_typer(models, name="models")
 
 

@@ -17,7 +17,7 @@ from eqr_core.errors import DataError
 
 def evaluate(
     model: Annotated[str, typer.Option(help="Name or folder of a checkpoint.")],
-    data: Annotated[Path, typer.Option(help="Puzzle file, CSV or CSV.gz.")],
+    data: Annotated[Path, typer.Option(help="Puzzle file, CSV or CSV.gz; benchmark is ours.")],
     depth: Annotated[
         str, typer.Option(help="Outer steps of one trajectory at most; 1,4,16 sweeps.")
     ] = "16",
@@ -66,12 +66,13 @@ def evaluate(
         raise DataError(f"{out}: there is no folder {out.parent}")
 
     from eqr_core.cli.evaluation_tables import print_evaluation
+    from eqr_core.data.benchmark import find_puzzles
     from eqr_core.evaluation.evaluate import evaluate
     from eqr_core.evaluation.results import record_report
     from eqr_core.evaluation.rows import read_rows
     from eqr_core.model.checkpoint import find_checkpoint
 
-    rows = read_rows(data, limit)
+    rows = read_rows(find_puzzles(data), limit)
     with progress("puzzles", note=True) as bar:
         shown = bar.add_task("eval", total=len(rows), note="")
         seen = exact = 0

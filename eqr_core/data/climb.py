@@ -55,7 +55,9 @@ def rate(box: tuple[int, int], question: Boards, answer: Boards, random: Rng) ->
     images = [random_images(box, random, question, answer) for _ in range(IMAGES)]
     found = search(box, np.concatenate([image[0] for image in images]))
     ratings = found.rating.reshape(IMAGES, -1)
-    return Rated(*images[0], ratings[0], _mean(ratings), _mean(found.guesses.reshape(IMAGES, -1)))
+    efforts = found.guesses.reshape(IMAGES, -1)
+    question, answer = images[0]
+    return Rated(question, answer, ratings[0], _mean(ratings), _mean(efforts))
 
 
 def climb(

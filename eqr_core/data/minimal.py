@@ -76,7 +76,7 @@ def minimise(box: tuple[int, int], boards: Boards, answers: Boards, random: Rng)
     spare[row, cell] = _can_go(box, boards, answers, row, cell)
     tested = True  # the first clue of each puzzle has just been, on this very puzzle
     while True:
-        row = spare.any(axis=1).nonzero()[0]
+        row = np.flatnonzero(spare.any(axis=1))
         if not row.size:
             return boards
         cell = np.where(spare[row], order[row], boards.shape[1]).argmin(axis=1)
@@ -89,7 +89,7 @@ def minimise(box: tuple[int, int], boards: Boards, answers: Boards, random: Rng)
 def _highest(chance: npt.NDArray[np.float64], most: int) -> tuple[Indices, Indices]:
     """(Row, column) of the `most` highest values of each row, of those that are not negative."""
     columns = chance.argsort(axis=1)[:, ::-1][:, :most]
-    row, place = (np.take_along_axis(chance, columns, 1) >= 0).nonzero()
+    row, place = np.nonzero(np.take_along_axis(chance, columns, 1) >= 0)
     return row, columns[row, place]
 
 
@@ -100,7 +100,8 @@ def _can_go(
     tried = boards[row]
     tried[np.arange(len(row)), cell] = 0
     found = search(box, tried, limit=1, but=(cell, answers[row, cell].astype(np.intp)))
-    return found.count == 0
+    gone: npt.NDArray[np.bool_] = found.count == 0
+    return gone
 
 
 def _full_boards(box: tuple[int, int], count: int, random: Rng) -> Boards:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +41,11 @@ class PackedPuzzles:
     def cells(self) -> int:
         """Cells of one grid."""
         return int(self.question.shape[1])
+
+    @property
+    def box(self) -> tuple[int, int]:
+        """Rows and columns of a box."""
+        return BOXES[SIZES[self.cells]]
 
     @cached_property
     def digest(self) -> str:
@@ -91,28 +96,63 @@ class PackedPuzzles:
 
 def pack(rows: Iterable[PuzzleRow]) -> PackedPuzzles:
     """Pack Sudoku rows of one size. DataError names the first row at fault, counted from 1."""
-    questions, answers, ratings, source = [], [], [], []
-    names: dict[str, int] = {}
-    cells = 0
-    for number, row in enumerate(rows, start=1):
-        cells = cells or len(row.question)
-        _check_row(row, number, cells)
-        questions.append(row.question)
-        answers.append(row.answer)
-        ratings.append(row.rating)
-        source.append(names.setdefault(row.source, len(names)))
-    if not questions:
+    given = list(rows)
+    if not given:
         raise DataError("there are no puzzles to pack")
-    solved = digit_tokens(answers)
-    if (wrong := _first_unsolved(solved)) is not None:
-        raise DataError(f"row {wrong + 1}: the answer breaks the rules")
+    for number, fault in faults(given, len(given[0].question)):
+        raise DataError(f"row {number + 1}: {fault}")
+    names: dict[str, int] = {}
+    source = [names.setdefault(row.source, len(names)) for row in given]
     return PackedPuzzles(
-        digit_tokens(questions),
-        solved,
-        np.array(ratings, dtype=np.int32),
+        digit_tokens([row.question for row in given]),
+        digit_tokens([row.answer for row in given]),
+        np.array([row.rating for row in given], dtype=np.int32),
         np.array(source, dtype=np.int32),
         tuple(names),
     )
+
+
+def faults(rows: Sequence[PuzzleRow], cells: int) -> Iterator[tuple[int, str]]:
+    """(Index, what is wrong) of each row that is no solved Sudoku of `cells` cells, in order.
+
+    Whether there is another solution is not looked at.
+    """
+    texts = [_row_fault(row, cells) for row in rows]
+    sound = [i for i, text in enumerate(texts) if text is None]
+    if sound:
+        broken = unsolved(digit_tokens([rows[i].answer for i in sound]))
+        for k in broken.nonzero()[0]:
+            texts[sound[k]] = "the answer breaks the rules"
+    yield from ((i, text) for i, text in enumerate(texts) if text is not None)
+
+
+def join(parts: Sequence[PackedPuzzles]) -> PackedPuzzles:
+    """The puzzles of all `parts`, which are of one size, in order; at least one part."""
+    names: dict[str, int] = {}
+    source = []
+    for part in parts:
+        numbers = np.array([names.setdefault(s, len(names)) for s in part.sources], np.int32)
+        source.append(numbers[part.source])
+    return PackedPuzzles(
+        np.concatenate([part.question for part in parts]),
+        np.concatenate([part.answer for part in parts]),
+        np.concatenate([part.rating for part in parts]),
+        np.concatenate(source),
+        tuple(names),
+    )
+
+
+def unpack(puzzles: PackedPuzzles) -> Iterator[PuzzleRow]:
+    """The rows that `pack` would make `puzzles` of."""
+    symbols = np.frombuffer((" ." + DIGITS).encode("ascii"), np.uint8)
+    columns = zip(puzzles.question, puzzles.answer, puzzles.rating, puzzles.source, strict=True)
+    for question, answer, rating, source in columns:
+        yield PuzzleRow(
+            puzzles.sources[source],
+            symbols[question].tobytes().decode("ascii"),
+            symbols[answer].tobytes().decode("ascii"),
+            int(rating),
+        )
 
 
 def read_packed(path: Path, limit: int | None = None) -> PackedPuzzles:
@@ -125,29 +165,25 @@ def read_packed(path: Path, limit: int | None = None) -> PackedPuzzles:
     return puzzles if limit is None else puzzles.take(np.arange(min(limit, len(puzzles))))
 
 
-def _check_row(row: PuzzleRow, number: int, cells: int) -> None:
+def _row_fault(row: PuzzleRow, cells: int) -> str | None:
     if cells not in SIZES:
-        raise DataError(
-            f"row {number}: the question has {cells} cells; "
-            f"a Sudoku has {', '.join(map(str, SIZES))}"
-        )
-    for name, text in (("question", row.question), ("answer", row.answer)):
-        if len(text) != cells:
-            raise DataError(
-                f"row {number}: the {name} has {len(text)} cells; "
-                f"the first question has {cells}, and all must be of one size"
-            )
+        return f"the question has {cells} cells; a Sudoku has {', '.join(map(str, SIZES))}"
     digits = DIGITS[: SIZES[cells]]
     for name, text, allowed in (
         ("question", row.question, digits + ".0"),
         ("answer", row.answer, digits),
     ):
-        wrong = set(text) - set(allowed)
-        if wrong:
-            raise DataError(f"row {number}: {min(wrong)!r} stands in the {name}, not {allowed}")
+        if len(text) != cells:
+            return (
+                f"the {name} has {len(text)} cells; "
+                f"the first question has {cells}, and all must be of one size"
+            )
+        if wrong := set(text) - set(allowed):
+            return f"{min(wrong)!r} stands in the {name}, not {allowed}"
     for clue, value in zip(row.question, row.answer, strict=True):
         if clue not in (".", "0", value):
-            raise DataError(f"row {number}: the answer has {value} where the clue is {clue}")
+            return f"the answer has {value} where the clue is {clue}"
+    return None
 
 
 def load(path: Path) -> PackedPuzzles:
@@ -185,8 +221,8 @@ def load(path: Path) -> PackedPuzzles:
     )
 
 
-def _first_unsolved(answer: npt.NDArray[np.uint8]) -> int | None:
-    """Index of the first answer [rows, cells] whose rows, columns or boxes repeat a digit."""
+def unsolved(answer: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Whether rows, columns or boxes of `answer`, tokens [rows, cells], repeat a digit, [rows]."""
     task = Sudoku(BOXES[SIZES[answer.shape[1]]])
     grid = answer.reshape(len(answer), *task.layout.axes[:4])
     units = (grid, grid.transpose(0, 3, 4, 1, 2), grid.transpose(0, 1, 3, 2, 4))
@@ -195,7 +231,7 @@ def _first_unsolved(answer: npt.NDArray[np.uint8]) -> int | None:
     for unit in units:
         sets = np.sort(unit.reshape(len(answer), task.n, task.n), axis=-1)
         bad |= (sets != digits).any((1, 2))
-    return int(bad.argmax()) if bad.any() else None
+    return bad
 
 
 def _check_values(path: Path, arrays: dict[str, npt.NDArray[np.generic]], cells: int) -> None:
@@ -213,5 +249,5 @@ def _check_values(path: Path, arrays: dict[str, npt.NDArray[np.generic]], cells:
     question, answer = arrays["question"], arrays["answer"]
     if ((question != 1) & (question != answer)).any():
         raise DataError(f"{path}: an answer does not extend its question")
-    if (wrong := _first_unsolved(answer.astype(np.uint8))) is not None:
-        raise DataError(f"{path}: answer {wrong + 1} breaks the rules")
+    if (wrong := unsolved(answer.astype(np.uint8))).any():
+        raise DataError(f"{path}: answer {wrong.argmax() + 1} breaks the rules")

@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Literal
 
@@ -73,6 +74,13 @@ def read_puzzles(path: Path, limit: int | None = None) -> Iterator[PuzzleRow]:
                 yield PuzzleRow(row[0], row[1], row[2], int(row[3]))
     except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise DataError(f"{path}: {error}") from None
+
+
+def read_chunks(path: Path, rows: int = 8192) -> Iterator[list[PuzzleRow]]:
+    """The rows of a puzzle file, `rows` at a time. DataError as `read_puzzles`."""
+    puzzles = read_puzzles(path)
+    while chunk := list(islice(puzzles, rows)):
+        yield chunk
 
 
 def write_puzzles(path: Path, rows: Iterator[PuzzleRow] | list[PuzzleRow]) -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from eqr_core.data.augmentation import random_images
+from eqr_core.data.equivalence import without_relatives
 from eqr_core.data.generate import generate_sudoku
 from eqr_core.data.packed import PackedPuzzles, pack, read_packed
 from eqr_core.errors import DataError
@@ -28,9 +29,9 @@ LEAST_PUZZLES = 5
 class TrainingSet:
     """Training and validation puzzles of one size.
 
-    No question is in both. An image of a training puzzle under the task's symmetries may be held
-    out, as with generated 4×4 puzzles, of which there are few classes: keep such images apart in
-    the data file where that matters.
+    No question is in both. At 9×9 no solution grid of one is an image of one of the other under
+    the task's symmetries; at other sizes an image of a training puzzle may be held out, as with
+    4×4, of which there are few classes.
     """
 
     mix: SizeMix
@@ -106,7 +107,8 @@ def _training_set(
         raise DataError(
             f"{len(distinct)} different puzzles of {mix.size}; it takes {LEAST_PUZZLES} at least"
         )
-    train, held_out = distinct.split(min(recipe.validation_rows, len(distinct) // 5), 0)
+    rest, held_out = distinct.split(min(recipe.validation_rows, len(distinct) // 5), 0)
+    train = without_relatives(rest, held_out)
     pools, shares = _pools(train, {} if generated else mix.sources, mix.size)
     sizes = torch.tensor([len(pool) for pool in pools])
     return TrainingSet(
