@@ -114,13 +114,14 @@ def _guard_stream(behaviour: Stream, here: bool) -> Stream:
         await _refuse_unfit(request, context, here)
         waiting: deque[bytes] = deque()
         news = asyncio.Event()
+        timed = _Timed(context)
 
         async def pump() -> None:
             """Serve cancels the solve when its behaviour is cancelled while it waits for it.
 
             It is not when it waits for the reader, so another task waits for the reader.
             """
-            async for message in behaviour(request, _Timed(context)):
+            async for message in behaviour(request, timed):
                 if context.code():  # the ingress tells the call's end, and the message is empty
                     continue
                 if len(waiting) < BEHIND_EVENTS:
@@ -147,6 +148,7 @@ def _guard_stream(behaviour: Stream, here: bool) -> Stream:
             pumping.result()
         finally:
             pumping.cancel()
+            await asyncio.wait({pumping})
 
     return stream
 
@@ -183,18 +185,27 @@ def is_loopback(host: str) -> bool:
 
 
 class _Timed:
-    """A call's context whose metadata holds the moment of the client's deadline."""
+    """A call's context whose metadata holds the moment of the client's deadline.
+
+    Serve asks for the peer when a call has ended, where grpc's own context reads freed memory.
+    """
 
     def __init__(self, context: Any) -> None:
         self._context = context
+        self._peer: str = context.peer()
+        left = context.time_remaining()
+        end = [] if left is None else [(END_KEY, repr(time.time() + left))]
+        given = [pair for pair in context.invocation_metadata() if pair[0] != END_KEY]
+        self._metadata: list[tuple[str, str | bytes]] = [*given, *end]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
 
+    def peer(self) -> str:
+        return self._peer
+
     def invocation_metadata(self) -> list[tuple[str, str | bytes]]:
-        given = [pair for pair in self._context.invocation_metadata() if pair[0] != END_KEY]
-        left = self._context.time_remaining()
-        return given if left is None else [*given, (END_KEY, repr(time.time() + left))]
+        return self._metadata
 
 
 def http_middlewares() -> list[Middleware]:
