@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -328,6 +330,53 @@ def test_a_reader_that_falls_behind_loses_the_stream() -> None:
     assert told > BEHIND_EVENTS
     assert ended.code() is grpc.StatusCode.ABORTED
     assert info_in(ended).reason == "slow_reader"
+
+
+def test_ten_thousand_broken_messages_are_answered_or_refused() -> None:
+    chance = random.Random(0)
+    whole = pb.SolveRequest(
+        grid=FOUR,
+        task="sudoku",
+        model="one",
+        budget=pb.Budget(depth=3, breadth=2, tolerance=0.5, stop=pb.STOP_VERIFIED),
+        seed=5,
+        noise=0.25,
+        priority=-3,
+        include=[pb.INCLUDE_HISTORY],
+    ).SerializeToString()
+
+    def broken() -> bytes:
+        data = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            place = chance.randrange(len(data))
+            kind = chance.randrange(3)
+            if kind == 0:
+                data[place] = chance.randrange(256)
+            elif kind == 1:
+                data.insert(place, chance.randrange(256))
+            else:
+                del data[place]
+        return bytes(data)
+
+    async def call(desk: Desk, channel: Any) -> Any:
+        solve = channel.unary_unary("/eqr.v1.Solver/Solve")
+        seen: Counter[str] = Counter()
+
+        async def one(data: bytes) -> None:
+            try:
+                await solve(data)
+                seen["OK"] += 1
+            except grpc.aio.AioRpcError as error:
+                seen[error.code().name] += 1
+
+        for _ in range(100):
+            await asyncio.gather(*(one(broken()) for _ in range(100)))
+        return seen
+
+    seen = run(call)
+    assert set(seen) == {"OK", "INVALID_ARGUMENT"}
+    assert seen.total() == 10_000
+    assert min(seen.values()) > 200
 
 
 def test_health_is_what_the_gateway_says() -> None:
