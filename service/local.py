@@ -110,7 +110,7 @@ def _check_address(host: str, port: int) -> None:
 def proxy_variables() -> dict[str, str]:
     """What Serve's proxies read from the environment."""
     return {
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "service.proxy.http_middlewares",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "service.proxy_http.http_middlewares",
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES),
     }
 

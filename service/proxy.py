@@ -1,8 +1,8 @@
-"""What runs in Serve's proxies, before a request goes to an ingress and after it comes back.
+"""What runs in Serve's gRPC proxies, before a call goes to an ingress and after it comes back.
 
-Serve imports from here by name: `add_services` or `add_services_here` from its gRPC options,
-`http_middlewares` from RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH. They do what only a proxy can:
-see a gRPC deadline, a message that cannot be read, who calls, and a reader that falls behind.
+Serve imports `add_services` or `add_services_here` by name, from its gRPC options. They do what only
+a proxy can: see a deadline, a message that cannot be read, who calls, and a reader that falls
+behind.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import unquote
@@ -19,12 +18,10 @@ from urllib.parse import unquote
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
-from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.problems import Refusal
 from service.rpc_context import END_KEY
-from service.rpc_errors import status_of
+from service.rpc_errors import DETAILS_KEY, status_of
 from service.schemas import new_id
 from service.stubs.solver_pb2_grpc import add_SolverServicer_to_server
 
@@ -33,12 +30,18 @@ MAX_MESSAGE_BYTES = 1 << 26
 
 BEHIND_EVENTS = 64
 """Events of a gRPC stream that may wait for their reader in a proxy."""
-BEHIND_SECONDS = 30.0
-"""So long may a server-sent event wait for its reader in a proxy."""
-STREAM_PATH = "/solve/stream"
 
 _UNREADABLE = object()
 """Stands for bytes that are no message of their type."""
+
+_OF_SERVE = {
+    grpc.StatusCode.INTERNAL: ("not_ready", "the ingress died or failed while it held the call"),
+    grpc.StatusCode.UNAVAILABLE: ("not_ready", "no ingress takes calls"),
+    grpc.StatusCode.NOT_FOUND: ("not_ready", "the application has not been started"),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ("queue_full", "too many calls wait for an ingress"),
+    grpc.StatusCode.DEADLINE_EXCEEDED: ("deadline_exceeded", "no answer before the deadline"),
+}
+"""Code and detail for each status that Serve itself gives; the ingress's come with details."""
 
 Unary = Callable[[Any, Any], Awaitable[bytes]]
 Stream = Callable[[Any, Any], AsyncIterator[bytes]]
@@ -104,7 +107,9 @@ def _lenient(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 def _guard_unary(behaviour: Unary, here: bool) -> Unary:
     async def unary(request: Any, context: Any) -> bytes:
         await _refuse_unfit(request, context, here)
-        return await behaviour(request, _Timed(context))
+        response = await behaviour(request, _Timed(context))
+        _reword(context)
+        return response
 
     return unary
 
@@ -146,6 +151,7 @@ def _guard_stream(behaviour: Stream, here: bool) -> Stream:
                     context, Refusal("slow_reader", "the reader of the stream fell behind")
                 )
             pumping.result()
+            _reword(context)
         finally:
             pumping.cancel()
             await asyncio.wait({pumping})
@@ -157,11 +163,23 @@ async def _refuse_unfit(request: Any, context: Any, here: bool) -> None:
     """End the call where it must not or cannot go on to an ingress."""
     refusal = None
     if here and not _is_here(context.peer()):
-        refusal = Refusal("not_local", "the service takes calls from its own machine alone")
+        refusal = Refusal("not_local", "the service takes calls over loopback alone")
     elif request is _UNREADABLE:
         refusal = Refusal("bad_request", "the bytes are no message of the method's request type")
     if refusal is not None:
         await _abort(context, refusal)
+
+
+def _reword(context: Any) -> None:
+    """Say in the service's words what Serve itself ended a call with: a traceback, as it may be."""
+    trailing = context.trailing_metadata()
+    told = _OF_SERVE.get(context.code())
+    if told is None or any(key == DETAILS_KEY for key, _ in trailing):
+        return
+    status = status_of(Refusal(*told), dict(trailing).get("request_id") or new_id())
+    context.set_code(status.code)
+    context.set_details(status.message)
+    context.set_trailing_metadata((*trailing, *status.trailing))
 
 
 async def _abort(context: Any, refusal: Refusal) -> None:
@@ -206,48 +224,3 @@ class _Timed:
 
     def invocation_metadata(self) -> list[tuple[str, str | bytes]]:
         return self._metadata
-
-
-def http_middlewares() -> list[Middleware]:
-    """For Serve's HTTP proxies."""
-    return [Middleware(DropSlowReaders)]
-
-
-class DropSlowReaders:
-    """ASGI middleware: a reader that leaves an event waiting has gone away, for all we care.
-
-    The server holds up `send` while more than its buffer waits for the network.
-    """
-
-    def __init__(self, app: ASGIApp, seconds: float = BEHIND_SECONDS) -> None:
-        self._app = app
-        self._seconds = seconds
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != STREAM_PATH:
-            await self._app(scope, receive, send)
-            return
-        gone = asyncio.Event()
-
-        async def send_in_time(message: Message) -> None:
-            if gone.is_set():
-                return
-            try:
-                async with asyncio.timeout(self._seconds):
-                    await send(message)
-            except TimeoutError:
-                gone.set()
-
-        async def receive_or_leave() -> Message:
-            leaving = asyncio.create_task(gone.wait())
-            receiving = asyncio.ensure_future(receive())
-            try:
-                await asyncio.wait({leaving, receiving}, return_when=asyncio.FIRST_COMPLETED)
-                return {"type": "http.disconnect"} if gone.is_set() else receiving.result()
-            finally:
-                for task in (leaving, receiving):
-                    task.cancel()
-                    with suppress(asyncio.CancelledError, Exception):
-                        await task
-
-        await self._app(scope, receive_or_leave, send_in_time)

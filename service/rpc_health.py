@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
-import grpc
 from grpc_health.v1 import health_pb2
 
 from service.gateway import Gateway
@@ -30,8 +29,8 @@ class HealthRpc:
 
     async def Check(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
         if request.service not in SERVICES:
-            grpc_context.set_code(grpc.StatusCode.NOT_FOUND)
-            grpc_context.set_details(f"there is no service {request.service[:200]!r}")
+            message = f"there is no service {request.service[:200]!r}"
+            Call(grpc_context).refuse(Refusal("not_found", message))
             return health_pb2.HealthCheckResponse()
         return await self._health()
 

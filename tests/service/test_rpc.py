@@ -49,6 +49,7 @@ class Desk:
         self.draining = False
         self.error: Exception | None = None
         self.endless = False
+        self.fails = ""
         self.told = 0
         self.left = asyncio.Event()
 
@@ -88,18 +89,23 @@ class Desk:
 
 class Ingress(SolverRpc, HealthRpc):
     def __init__(self, desk: Any) -> None:
-        self._gateway = desk
+        self.desk = self._gateway = desk
         self._settings = Settings(max_body_bytes=1024, cpus=1)
         self._metrics = IngressMetrics()
 
 
 def served(ingress: Ingress, service_method: str, streaming_type: Any) -> Callable[..., Any]:
     """What Serve's proxy makes of the method."""
-    method = getattr(ingress, service_method.rpartition("/")[2], None)
+    name = service_method.rpartition("/")[2]
+    method = getattr(ingress, name, None)
 
     async def unary(request: Any, context: Any) -> bytes:
+        if method is None or name == ingress.desk.fails:
+            context.set_code(grpc.StatusCode.INTERNAL)
+            context.set_details("Traceback (most recent call last): …")
+            return b""
         carried = RayServegRPCContext(context)
-        response = await method(request, grpc_context=carried)  # type: ignore[misc]
+        response = await method(request, grpc_context=carried)
         carried._set_on_grpc_context(context)
         return bytes(response.SerializeToString())
 
@@ -270,6 +276,16 @@ def test_an_error_is_the_status_of_a_call_and_of_a_stream(
         assert failed.code().name == status
         assert info_in(failed).reason == code
         assert "secret" not in str(failed)
+
+
+def test_what_serve_itself_says_is_put_in_the_services_words() -> None:
+    async def call(desk: Desk, channel: Any) -> Any:
+        return await refused(SolverStub(channel).Solve(pb.SolveRequest(grid=FOUR)))
+
+    error = run(call, fails="Solve")
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert info_in(error).reason == "not_ready"
+    assert "Traceback" not in str(error)
 
 
 def test_a_stream_ends_with_the_result() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from service.proxy import STREAM_PATH, DropSlowReaders, http_middlewares
+from service.proxy_http import STREAM_PATH, DropSlowReaders, http_middlewares
 
 
 class Server:
