@@ -23,7 +23,7 @@ COPY --from=build /opt/eqr /opt/eqr
 ENV PATH=/opt/eqr/bin:$PATH EQR_HOST=0.0.0.0 RAY_USAGE_STATS_ENABLED=0
 USER 10001
 WORKDIR /home/eqr
-EXPOSE 8000
+EXPOSE 8000 9000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \
     CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ.get('EQR_PORT', '8000') + '/health/ready', timeout=4)"]
 # SIGTERM drains: no new solves, running ones end, at most EQR_DRAIN_SECONDS.

@@ -1,7 +1,7 @@
 """What runs in Serve's gRPC proxies, before a call goes to an ingress and after it comes back.
 
-Serve imports `add_services` or `add_services_here` by name, from its gRPC options. They do what only
-a proxy can: see a deadline, a message that cannot be read, who calls, and a reader that falls
+Serve imports `add_services` or `add_services_here` by name, from its gRPC options. They do what
+only a proxy can: see a deadline, a message that cannot be read, who calls, and a reader that falls
 behind.
 """
 
