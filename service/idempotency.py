@@ -31,14 +31,17 @@ _NOT_FINAL = (401, 409, 429)
 """Like everything from 500 on: the same request may be answered otherwise later."""
 
 CLAIM = Script("""
-local known = redis.call('HMGET', KEYS[1], 'print', 'answer')
+local known = redis.call('HMGET', KEYS[1], 'print', 'answer', 'holder')
 if not known[1] then
   redis.call('HSET', KEYS[1], 'print', ARGV[1], 'holder', ARGV[2])
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
   return 'claimed'
 end
 if known[1] ~= ARGV[1] then return 'conflict' end
-return known[2] or 'held'
+if known[2] then return known[2] end
+-- Asked again after an answer that was lost on its way.
+if known[3] == ARGV[2] then return 'claimed' end
+return 'held'
 """)
 RENEW = Script("""
 if redis.call('HGET', KEYS[1], 'holder') ~= ARGV[1] then return 0 end

@@ -7,6 +7,7 @@ the clients stay light.
 from __future__ import annotations
 
 import uuid
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -198,6 +199,50 @@ class ProblemDocument(BaseModel):
     code: str
     request_id: str
     errors: list[FieldProblem] | None = Field(default=None, exclude_if=lambda value: value is None)
+
+
+class BatchItem(BaseModel):
+    """The end of one item of a batch or a job: an answer or a problem."""
+
+    answer: SolveAnswer | None = Field(default=None, exclude_if=lambda value: value is None)
+    error: ProblemDocument | None = Field(default=None, exclude_if=lambda value: value is None)
+
+
+class BatchAnswer(BaseModel):
+    """Answer of ``POST /solve/batch``: the items' ends in the order of the requests."""
+
+    results: list[BatchItem]
+
+
+class JobProgress(BaseModel):
+    """How many items of a job have ended, of how many."""
+
+    done: int
+    total: int
+
+
+JobState = Literal["queued", "running", "done", "failed", "cancelled", "expired"]
+
+
+class JobAnswer(BaseModel):
+    """A job of ``/jobs``. Its results come with its end; an item that never ended is null."""
+
+    id: str
+    state: JobState
+    progress: JobProgress
+    created_at: datetime
+    ended_at: datetime | None = Field(default=None, exclude_if=lambda value: value is None)
+    expires_at: datetime | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="When the job and its results are forgotten.",
+    )
+    error: str | None = Field(
+        default=None, exclude_if=lambda value: value is None, description="Why it failed."
+    )
+    results: list[BatchItem | None] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
 
 
 def new_id() -> str:

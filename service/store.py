@@ -6,13 +6,14 @@ goes wrong with it is a `StoreDown`: solves go on without, what cannot is refuse
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
@@ -22,6 +23,7 @@ from eqr_core.errors import EqrError
 PREFIX = "eqr:"
 
 Value = str | bytes | int | float
+Ask = Callable[[], Awaitable[Any]]
 
 CONNECTIONS = 32
 ANSWER_SECONDS = 1.0
@@ -60,6 +62,9 @@ class Store:
         # Any: its methods are not annotated.
         self._redis: Any = None if url is None else _client(url, ANSWER_SECONDS)
         self._durable: Any = None if url is None else _client(url, DURABLE_SECONDS + 1)
+        self._room = asyncio.Semaphore(CONNECTIONS)
+        self._durable_room = asyncio.Semaphore(CONNECTIONS)
+        self._asking: set[asyncio.Task[Any]] = set()
         self._asleep_until = 0.0
 
     @property
@@ -76,9 +81,7 @@ class Store:
         """Keep `value` under `key` for `seconds`."""
         await self._ask("SET", _full(key), value, "PX", max(1, int(seconds * 1e3)))
 
-    async def run(
-        self, script: Script, keys: Sequence[str], *arguments: str | bytes | float
-    ) -> Any:
+    async def run(self, script: Script, keys: Sequence[str], *arguments: Value) -> Any:
         """What `script` returns for `keys`, which it sees as KEYS, and `arguments`, its ARGV."""
         rest = (len(keys), *map(_full, keys), *arguments)
         try:
@@ -91,15 +94,10 @@ class Store:
 
         A StoreDown can come from a change that was made, but too slowly.
         """
-        self._check_awake()
         # In one batch, as the waiting is for what was written over the same connection.
-        batch = self._durable.pipeline(transaction=False)
-        batch.execute_command("EVAL", script.source, len(keys), *map(_full, keys), *arguments)
-        batch.execute_command("WAITAOF", 1, 0, int(DURABLE_SECONDS * 1e3))
-        try:
-            result, synced = await batch.execute(raise_on_error=False)
-        except (RedisError, OSError) as error:
-            raise self._down(error) from None
+        command = ("EVAL", script.source, len(keys), *map(_full, keys), *arguments)
+        wait = ("WAITAOF", 1, 0, int(DURABLE_SECONDS * 1e3))
+        result, synced = await self._finish(self._durable_room, lambda: self._batch(command, wait))
         if isinstance(result, RedisError):
             raise self._down(result)
         # An error is a server that keeps no such file, or is too old to tell.
@@ -114,17 +112,41 @@ class Store:
     async def close(self) -> None:
         """Close the connections."""
         if self._redis is not None:
+            await asyncio.gather(*self._asking, return_exceptions=True)
             await self._redis.aclose()
             await self._durable.aclose()
 
     async def _ask(self, *command: Value) -> Any:
+        return await self._finish(self._room, lambda: self._redis.execute_command(*command))
+
+    async def _batch(self, *commands: Sequence[Value]) -> list[Any]:
+        batch = self._durable.pipeline(transaction=False)
+        for command in commands:
+            batch.execute_command(*command)
+        results: list[Any] = await batch.execute(raise_on_error=False)
+        return results
+
+    async def _finish(self, room: asyncio.Semaphore, ask: Ask) -> Any:
+        """What `ask` gives. Cancelled, this returns at once, and `ask` goes on to its end.
+
+        redis-py does not survive a cancellation in the wrong moment: its pool loses a connection,
+        or keeps a lock for ever.
+        """
         self._check_awake()
-        try:
-            return await self._redis.execute_command(*command)
-        except NoScriptError:
-            raise
-        except (RedisError, OSError) as error:
-            raise self._down(error) from None
+        task = asyncio.create_task(self._in_turn(room, ask))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+        return await asyncio.shield(task)
+
+    async def _in_turn(self, room: asyncio.Semaphore, ask: Ask) -> Any:
+        async with room:
+            self._check_awake()
+            try:
+                return await ask()
+            except NoScriptError:
+                raise
+            except (RedisError, OSError) as error:
+                raise self._down(error) from None
 
     def _check_awake(self) -> None:
         if self._redis is None:
@@ -144,10 +166,9 @@ def _full(key: str) -> str:
 
 def _client(url: str, seconds: float) -> Redis:
     try:
-        pool = BlockingConnectionPool.from_url(
+        client: Redis = Redis.from_url(
             url,
             max_connections=CONNECTIONS,
-            timeout=ANSWER_SECONDS,
             socket_timeout=seconds,
             socket_connect_timeout=ANSWER_SECONDS,
             protocol=2,
@@ -158,7 +179,7 @@ def _client(url: str, seconds: float) -> Redis:
         raise StoreUnusable(
             "store_url: it must be redis://HOST:PORT/DB, rediss://… or unix://PATH"
         ) from None
-    return Redis.from_pool(pool)
+    return client
 
 
 class StoreUnusable(EqrError):
