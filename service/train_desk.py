@@ -96,8 +96,7 @@ def heeding(desk: Any, trainer: Trainer) -> Iterator[None]:
         while not ended.wait(HEED_SECONDS):
             try:
                 if ray.get(desk.stopping.remote()):
-                    trainer.interrupt()
-                    return
+                    trainer.interrupt()  # again and again: the run may not have begun yet
             except RayError:  # whoever started the job is gone, and soon this worker
                 return
 
