@@ -66,6 +66,10 @@ def measure(
     recipe: Recipe, files: list[Path], seconds: float, device: torch.device
 ) -> dict[str, Any]:
     """One variant's rate; None where the time was too short for two lines of the curve."""
+    torch._dynamo.reset()  # one code object compiles for a few shapes only
+    gpu = device.type == "cuda"
+    if gpu:
+        torch.cuda.reset_peak_memory_stats()
     with TemporaryDirectory() as folder:
         trainer = Trainer(recipe, Path(folder), files, device=device)
         trainer.run(minutes=seconds / 60)
@@ -77,7 +81,6 @@ def measure(
         if len(rows) > 1:
             spent = rows[-1]["seconds"] - rows[0]["seconds"]
             rate = (rows[-1]["samples"] - rows[0]["samples"]) / spent
-        gpu = device.type == "cuda"
         return {
             "hidden": recipe.operator.hidden,
             "batch": recipe.puzzles[0].batch,

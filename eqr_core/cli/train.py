@@ -30,25 +30,29 @@ def train(
 ) -> None:
     """Train a checkpoint into OUT/best; where OUT holds this run already, go on with it."""
     chosen, folder = choose(recipe, out, data, seed)
-    if rehearse:
-        from eqr_core.training.rehearse import rehearse_run
-
-        typer.echo(rehearse_run(chosen, data or [], within=within))
-        return
 
     from eqr_core.model.checkpoint import find_checkpoint
     from eqr_core.training.device import choose_device
     from eqr_core.training.loop import Trainer
+    from eqr_core.training.rehearse import MINUTES, rehearse_run
 
-    trainer = Trainer(
-        chosen,
-        folder,
-        data or [],
-        start=find_checkpoint(start) if start else None,
-        within=within,
-        device=choose_device(device),
-        report=lambda text: typer.echo(text, err=True),
-    )
+    beginning = find_checkpoint(start) if start else None
+
+    def build(recipe: Recipe, folder: Path, small: bool = False) -> Trainer:
+        return Trainer(
+            recipe,
+            folder,
+            data or [],
+            start=None if small else beginning,
+            within=MINUTES if small and within else within,
+            device=choose_device(device),
+            report=lambda text: typer.echo(text, err=True),
+        )
+
+    if rehearse:
+        typer.echo(rehearse_run(chosen, folder, build))
+        return
+    trainer = build(chosen, folder)
     if trainer.resume():
         typer.echo(f"going on from step {trainer.done} in {folder}", err=True)
     best = trainer.run(minutes)

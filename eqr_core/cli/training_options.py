@@ -21,8 +21,8 @@ Minutes = Annotated[
 Within = Annotated[
     float | None,
     typer.Option(
-        help="End the run, its learning rate decayed, within so many minutes of training in "
-        "all; the recipe's steps do not count then.",
+        help="End the run, its learning rate decayed (recipe: decay), within so many minutes of "
+        "training in all; the recipe's steps do not count then.",
         min=0.01,
     ),
 ]
@@ -32,6 +32,6 @@ Rehearse = Annotated[
     bool,
     typer.Option(
         "--rehearse",
-        help="Try the command at tiny width on the CPU: train, stop, go on, export, solve.",
+        help="Try the command at tiny width: train, stop, go on, export, solve.",
     ),
 ]

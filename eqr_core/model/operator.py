@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eqr_core.errors import ModelError
@@ -146,7 +147,9 @@ class Operator(nn.Module):
         """
         if self.config.mixer != "units":
             return math.sqrt(self.config.hidden) * self.embedding[tokens.long()]
-        return self.embedding[self.candidate_kinds(tokens)].view(len(tokens), *self.state_shape)
+        # A product, not a lookup: its gradient on a GPU is one too, not a queue for three rows.
+        kinds = F.one_hot(self.candidate_kinds(tokens), CANDIDATE_KINDS).to(self.embedding.dtype)
+        return (kinds @ self.embedding).view(len(tokens), *self.state_shape)
 
     def candidate_kinds(self, tokens: Tensor) -> Tensor:
         """Kind of each candidate of tokens [batch, tokens]: int64 [batch, tokens, values].

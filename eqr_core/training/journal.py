@@ -45,11 +45,15 @@ class Journal:
         folder: Path,
         recipe: Recipe,
         step: int,
+        samples: int,
+        seconds: float,
         *,
         shown: bool,
         watcher: Watcher | None = None,
     ) -> None:
+        """The run goes on at `step`, with so many samples and seconds behind it."""
         self.shown = shown
+        self._samples, self._seconds = samples, seconds
         if not shown:
             return
         self.files = CurveFiles(folder, step)
@@ -79,11 +83,12 @@ class Journal:
         samples: int,
         seconds: float,
         row: dict[str, float],
-        speed: float,
     ) -> None:
         """A line of the curve; `samples` and `seconds` count from the start of the run."""
         if not self.shown:
             return
+        speed = (samples - self._samples) / max(seconds - self._seconds, 1e-9)
+        self._samples, self._seconds = samples, seconds
         self.files.trained(step, samples, seconds, row, speed)
         self.display.trained(step, progress, seconds, row, speed)
         if self.board is not None:

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,8 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 from eqr_core.errors import RecipeError
-from eqr_core.model.card import Card
-from eqr_core.model.checkpoint import load_checkpoint, save_checkpoint
+from eqr_core.model.checkpoint import load_checkpoint
 from eqr_core.model.operator import Operator
 from eqr_core.training.clock import Clock
 from eqr_core.training.compiling import can_compile
@@ -27,8 +26,10 @@ from eqr_core.training.journal import Journal, Watcher
 from eqr_core.training.optimizer import Average, Optimizers, schedule
 from eqr_core.training.puzzles import open_puzzles
 from eqr_core.training.recipe import Recipe
+from eqr_core.training.revision import code_revision
+from eqr_core.training.run_folder import RunFolder
 from eqr_core.training.segment import Segment
-from eqr_core.training.state import byte_count, generator_tensor, load_state, save_state
+from eqr_core.training.state import Groups, byte_count, generator_tensor
 from eqr_core.training.team import Team
 from eqr_core.training.validate import Validator
 
@@ -36,8 +37,8 @@ CURVE_EVERY = 50
 """Optimiser steps that one line of the curve sums up."""
 CARRY_BYTES = 12 * 2**20
 """Most that the samples' states may take to be kept in the run's state."""
-LARGE_BYTES = 40 * 2**20
-"""Weights and moments above this keep the moments in bfloat16."""
+SAMPLING = 2**32
+"""Added to the seed of the weights for that of the samples: the two share no stream."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,10 @@ class Trainer:
 
     The folder holds `state.json` and its files (everything needed to go on), `curve.csv`,
     `validation.csv`, `held-out-SIZE.npz` (the validation puzzles), and `best/`, the checkpoint
-    with the best validation accuracy of the recipe's first size. On CPU a run is a function of
-    its recipe, data and number of threads: a resumed one gives the same parameters, bit for bit,
-    unless its states are too large to keep (`CARRY_BYTES`); then its samples start again.
+    with the best validation accuracy of the recipe's first size. On a CPU a run is a function of
+    its recipe, data, number of threads and `arithmetic`: a resumed one gives the same parameters,
+    bit for bit. Not so a large one: states above `CARRY_BYTES` are not kept, so that its samples
+    start again, and moments above `LARGE_BYTES` are kept in bfloat16.
     """
 
     def __init__(
@@ -86,21 +88,27 @@ class Trainer:
         `after_save` is called by every worker of the team at the same steps: after every save,
         and the run then saves after every validation too.
         """
-        if compiled and device.type == "cpu" and not can_compile():
+        if within is not None and not recipe.decay:
+            raise RecipeError(
+                f"decay is 0 in the recipe {recipe.name}, so its learning rate would not fall "
+                "within any time; give the recipe a decay above 0"
+            )
+        # torch compiles for a GPU with a C compiler too.
+        if compiled and not can_compile():
             report("no C++ compiler found: training runs uncompiled, a few times slower")
             compiled = False
         self.recipe = recipe
-        self.folder = folder
         self.limit = within * 60 if within is not None else None
         self.team = team
         self.watcher = watcher
         self.after_save = after_save
         torch.manual_seed(recipe.seed)
         self.sets = [one.to(device) for one in open_puzzles(recipe, files, report)]
-        self.generator = Generator(device).manual_seed(recipe.seed)
+        self.generator = Generator(device).manual_seed((recipe.seed + SAMPLING) % 2**63)
         self.operator = Operator(recipe.operator, self.sets[0].task)
-        self.start_digest = self._begin_with(start) if start else None
+        digest = self._begin_with(start) if start else None
         self.operator.to(device)
+        self.folder = RunFolder(folder, self._identity(digest))
         self.segments = [
             Segment(self.operator, one, recipe, self.generator, compiled=compiled, team=team)
             for one in self.sets
@@ -111,6 +119,9 @@ class Trainer:
         self.optimizers = Optimizers(self.operator, recipe)
         self.average = Average(self.operator, recipe.ema)
         self.window = Window()
+        native = any(segment.native for segment in self.segments)
+        self.arithmetic = "native" if native else "compiled" if compiled else "eager"
+        self.report = report
         self.done = 0
         self.samples = 0
         self.seconds = 0.0
@@ -127,29 +138,31 @@ class Trainer:
 
     def resume(self) -> bool:
         """Go on from the folder's state; False when there is none. RecipeError on a mismatch."""
-        found = load_state(self.folder)
+        found = self.folder.load()
         if found is None:
             return False
         groups, values = found
-        for name, ours in self._identity().items():
-            if values.get(name) != ours:
-                raise RecipeError(
-                    f"{self.folder}: the run was started with another {name}; "
-                    "give the same one, or another folder"
-                )
         try:
             self.operator.load_state_dict(groups["weights"])
             for name, value in self.average.shadow.items():
                 value.copy_(groups["average"][name].to(value.device))
             self.optimizers.restore(groups.get("optimizer", {}))
+            self.generator.set_state(groups["generator"]["position"])
             for index, segment in enumerate(self.segments):
                 segment.restore(groups[f"segment{index}"])
-            self.generator.set_state(groups["generator"]["position"])
             self.window.restore(groups.get("window", {}), self.team, self.generator.device)
             self.done, self.samples = values["done"], values["samples"]
-            self.seconds, self.best = values["seconds"], values["best"]
+            self.seconds = values["seconds"]
+            # Without its best checkpoint, moved without it perhaps, the run exports the next one.
+            self.best = values["best"] if self.folder.has_best else -1.0
         except (KeyError, RuntimeError) as error:
-            raise RecipeError(f"{self.folder}: incomplete training state: {error}") from None
+            path = self.folder.path
+            raise RecipeError(f"{path}: incomplete training state: {error}") from None
+        if values["arithmetic"] != self.arithmetic:
+            self.report(
+                f"the run was {values['arithmetic']} and goes on {self.arithmetic}: "
+                "its rounding is another from here on"
+            )
         return True
 
     def run(self, minutes: float | None = None) -> float:
@@ -159,16 +172,25 @@ class Trainer:
         signal ended it. The state is saved every minute and at the end. TrainingError leaves
         the last saved state as it is.
         """
-        leads = self.team.rank == 0
+        leads, folder = self.team.rank == 0, self.folder.path
+        self.interrupted = self._asked_to_stop = False
         if leads:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             for one in self.sets:
-                one.validation.save(self.folder / f"held-out-{one.mix.size}.npz")
+                one.validation.save(folder / f"held-out-{one.mix.size}.npz")
+        # Whether there is anything to do is agreed too: who went in alone would wait for ever.
+        (self.seconds,) = self.team.sums([self.seconds if leads else 0.0])
         clock = Clock(self.seconds, float("inf") if minutes is None else minutes * 60)
         exact = None
         with (
             Journal(
-                self.folder, self.recipe, self.done, shown=leads, watcher=self.watcher
+                folder,
+                self.recipe,
+                self.done,
+                self.samples,
+                self.seconds,
+                shown=leads,
+                watcher=self.watcher,
             ) as journal,
             self._signals(),
         ):
@@ -178,20 +200,22 @@ class Trainer:
                 row = self._sum_up() if self.done % CURVE_EVERY == 0 else None
                 save, stop = self._agree(clock)
                 if row is not None:
-                    speed = self.samples / max(self.seconds, 1e-9)
-                    journal.trained(
-                        self.done, self.progress, self.samples, self.seconds, row, speed
-                    )
+                    journal.trained(self.done, self.progress, self.samples, self.seconds, row)
                 exact = None
+                if stop and self.progress < 1:
+                    break
                 if self.progress >= 1 or self.done % self.recipe.validate_every == 0:
                     exact = self._validate(journal)
-                if stop:
-                    break
                 if (save or (exact is not None and self.after_save)) and self.progress < 1:
                     self._keep(journal, exact, last=False)
                     clock.saved()
             self._keep(journal, exact, last=True)
         return self.best
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the state that `save` writes."""
+        return sum(map(byte_count, self._groups().values()))
 
     def interrupt(self) -> None:
         """Have `run` end after the step it is at, from any thread and any worker of the team."""
@@ -200,31 +224,20 @@ class Trainer:
     def save(self) -> None:
         """Write the run's whole state. TrainingError where a gradient since was not finite."""
         self.window.check(self.done)
-        window = self.window.tensors(self.team)
-        carries = self._carries()
-        if self.team.rank:
-            return
-        groups = {
+        groups = self._groups()
+        if self.team.rank == 0:
+            self.folder.save(groups, self._counts())
+
+    def _groups(self) -> Groups:
+        """Every tensor of the run, of the whole team."""
+        return {
             "weights": self.operator.state_dict(),
             "average": self.average.shadow,
             "optimizer": self.optimizers.tensors(),
             "generator": generator_tensor(self.generator),
-            "window": window,
+            "window": self.window.tensors(self.team),
+            **{f"segment{index}": carry for index, carry in enumerate(self._carries())},
         }
-        moments = groups["optimizer"]
-        if sum(byte_count(group) for group in groups.values()) > LARGE_BYTES:
-            groups["optimizer"] = {
-                name: value.bfloat16() if value.ndim else value for name, value in moments.items()
-            }
-        groups |= {f"segment{index}": carry for index, carry in enumerate(carries)}
-        values = {
-            **self._identity(),
-            "done": self.done,
-            "samples": self.samples,
-            "seconds": self.seconds,
-            "best": self.best,
-        }
-        save_state(self.folder, groups, values)
 
     def _keep(self, journal: Journal, exact: float | None, *, last: bool) -> None:
         self.save()
@@ -258,7 +271,12 @@ class Trainer:
     def _begin_with(self, start: Path) -> str:
         weights, card = load_checkpoint(start)
         if card.operator != self.recipe.operator:
-            raise RecipeError(f"{start}: its operator is not the recipe's; they must be the same")
+            ours, theirs = asdict(self.recipe.operator), asdict(card.operator)
+            name = next(name for name in ours if ours[name] != theirs[name])
+            raise RecipeError(
+                f"{start}: its operator is not the recipe's: {name} is {theirs[name]!r} there "
+                f"and {ours[name]!r} in the recipe"
+            )
         self.operator.load_state_dict(weights)
         return card.digest
 
@@ -288,7 +306,7 @@ class Trainer:
         norm = self.optimizers.step(schedule(recipe, self.done, progress))
         self.average.update(self.done)
         self.done += 1
-        self.samples += segment.batch
+        self.samples += segment.batch * segment.outer_steps
         self.window.outcomes.append(outcome)
         self.window.norms.append(norm)
 
@@ -319,33 +337,34 @@ class Trainer:
 
     def _export(self) -> None:
         weights = {**self.operator.state_dict(), **self.average.shadow}
-        card = Card(
-            name=self.recipe.name,
-            task=self.recipe.operator.task,
-            operator=self.recipe.operator,
-            sizes=(*(one.mix.size for one in self.sets), *self.recipe.untrained_sizes),
-            training={
-                **self._identity(),
-                "done": self.done,
-                "samples": self.samples,
-                "seconds": round(self.seconds, 1),
-                "device": _device_name(self.generator.device),
-                "threads": torch.get_num_threads(),
-                "workers": self.team.size,
-                "torch": torch.__version__,
-                "validation_rows": len(self.sets[0].validation),
-                "validation_exact": self.best,
-            },
-        )
-        save_checkpoint(self.folder / "best", weights, card)
+        facts = {
+            "device": _device_name(self.generator.device),
+            "threads": torch.get_num_threads(),
+            "workers": self.team.size,
+            "torch": torch.__version__,
+            "code": code_revision(),
+            "validation_rows": len(self.sets[0].validation),
+            "validation_exact": self.best,
+        }
+        self.folder.export(self.recipe, weights, {**self._counts(), **facts})
 
-    def _identity(self) -> dict[str, Any]:
+    def _counts(self) -> dict[str, Any]:
+        return {
+            "done": self.done,
+            "samples": self.samples,
+            "seconds": self.seconds,
+            "best": self.best,
+            "arithmetic": self.arithmetic,
+        }
+
+    def _identity(self, start: str | None) -> dict[str, Any]:
         """What a resumed run must share with the one it goes on from."""
         values = {
             "recipe": self.recipe.to_dict(),
             "data": {one.mix.size: one.digest for one in self.sets},
-            "start": self.start_digest,
+            "start": start,
             "within_minutes": None if self.limit is None else self.limit / 60,
+            "device_type": self.generator.device.type,
         }
         return dict(json.loads(json.dumps(values)))
 

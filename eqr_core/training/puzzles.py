@@ -140,6 +140,11 @@ def _pools(
     numbers = {name: number for number, name in enumerate(puzzles.sources)}
     pools = [torch.from_numpy((puzzles.source == numbers[name]).nonzero()[0]) for name in shares]
     kept = [(pool, share) for pool, share in zip(pools, shares.values(), strict=True) if len(pool)]
+    if not kept:
+        raise DataError(
+            f"puzzles of {size}: no row of {', '.join(shares)} is left to train on; "
+            "validation holds them all out"
+        )
     return tuple(pool for pool, _ in kept), torch.tensor([share for _, share in kept])
 
 

@@ -1,11 +1,13 @@
-"""A run's whole course at tiny width on the CPU, so that no fault waits for the real one."""
+"""A run's whole course at tiny width, so that no fault waits for the real one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import torch
 
 from eqr_core.engine.answer import SolveRequest
 from eqr_core.engine.budget import Budget
@@ -18,42 +20,56 @@ STEPS = 6
 MINUTES = 0.2
 """Of a rehearsal whose run ends by time."""
 
+Build = Callable[[Recipe, Path, bool], Trainer]
+"""The trainer of the real command, but for recipe, folder and whether it starts afresh."""
 
-def rehearse_run(recipe: Recipe, files: Sequence[Path], *, within: float | None) -> str:
+
+def rehearse_run(recipe: Recipe, folder: Path, build: Build) -> str:
     """Train one step, stop, go on to the end, export, load and solve; a line that says so.
 
-    Everything is the recipe's but its sizes: width, batch, number of steps and validation.
-    What the real run would refuse is refused here.
+    First the real run is built and its folder read, in full size, so that whatever it would
+    refuse is refused here; no step of it is run. The rehearsed run is the recipe's but for
+    width, batch, number of steps, validation and start. TrainingError where it does not go on as
+    it stopped.
     """
-    small = _small(recipe)
+    real = build(recipe, folder, False)
+    real.folder.load()
     with TemporaryDirectory() as name:
-        folder = Path(name)
-        limit = None if within is None else MINUTES
-
-        def trainer() -> Trainer:
-            return Trainer(small, folder, files, within=limit, compiled=False)
-
-        first = trainer()
+        small = _small(recipe)
+        first = build(small, Path(name), True)
         first.run(minutes=0)
-        second = trainer()
-        if not second.resume() or second.done != first.done:
+        second = build(small, Path(name), True)
+        if not second.resume() or not _same(first, second):
             raise TrainingError("the rehearsed run did not go on where it had stopped")
         second.run()
-        puzzles = second.sets[0]
-        engine = Engine([folder / "best"])
-        grid = puzzles.task.decode(puzzles.validation.question[0].tolist())
-        budget = Budget(depth=2, breadth=1, stop="exhausted")
-        request = SolveRequest(puzzles.task, grid, small.name, budget)
-        answer = engine.solve([request])[0]
-        return (
-            f"{recipe.name}: rehearsed {second.done} steps, stopped once and gone on, exported, "
-            f"loaded and asked ({answer.finish_reason}, residual {answer.residual:.2g})"
-        )
+        answer = _ask(second, Path(name) / "best")
+    return (
+        f"{recipe.name}: {real.operator.parameter_count:,} parameters, its state "
+        f"{real.state_bytes / 2**20:.1f} MiB; rehearsed {second.done} steps ({second.arithmetic}), "
+        "stopped once and gone on with equal weights, exported, loaded and asked "
+        f"({answer})"
+    )
+
+
+def _same(first: Trainer, second: Trainer) -> bool:
+    theirs = second.operator.state_dict()
+    return first.done == second.done and all(
+        torch.equal(value, theirs[name]) for name, value in first.operator.state_dict().items()
+    )
+
+
+def _ask(trainer: Trainer, checkpoint: Path) -> str:
+    puzzles = trainer.sets[0]
+    grid = puzzles.task.decode(puzzles.validation.question[0])
+    budget = Budget(depth=2, breadth=1, stop="exhausted")
+    request = SolveRequest(puzzles.task, grid, trainer.recipe.name, budget)
+    answer = Engine([checkpoint]).solve([request])[0]
+    return f"{answer.finish_reason}, residual {answer.residual:.2g}"
 
 
 def _small(recipe: Recipe) -> Recipe:
     operator = recipe.operator
-    width = operator.heads * 4 if operator.mixer == "attention" else 8
+    width = operator.heads * 4 if operator.mixer == "attention" else 32
     return replace(
         recipe,
         operator=replace(operator, hidden=width),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Generator, Tensor
@@ -17,8 +17,6 @@ from eqr_core.training.recipe import Recipe
 from eqr_core.training.team import Team
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-SHARED_STARTS = 8
-"""Rows of a batch for which one fresh state is drawn; those among them that halt share it."""
 
 
 @dataclass(frozen=True)
@@ -68,22 +66,32 @@ class Segment:
         self.native = native_step(self.operator, self.dtype) if compiled else None
         self.forward = maybe_compiled(self._forward, compiled)
         self.question, self.answer = self._puzzles(recipe.reveal)
-        self.state = self._rows(initial_state(self.operator, self.batch, self.dtype, generator))
+        self.state = self._starts(generator)
         self.steps = torch.zeros(len(self.question), dtype=torch.long, device=self.device)
         self.least = self._least()
+
+    @property
+    def outer_steps(self) -> int:
+        """Outer steps of each sample in one optimiser step."""
+        return 1 if self.recipe.supervision == "segmented" else self.recipe.depth
 
     def step(self, reveal: float) -> Outcome:
         """Add this batch's gradients, its mean loss's; return what was seen.
 
         `reveal` goes to the puzzles that replace halted samples.
         """
-        if self.recipe.supervision == "segmented":
-            outcome, halted = self._outer_step(1.0)
-        else:
-            for _ in range(self.recipe.depth):
-                outcome, halted = self._outer_step(1 / self.recipe.depth)
+        count = self.outer_steps
+        outcomes = []
+        for _ in range(count):
+            outcome, halted = self._outer_step(1 / count)
+            outcomes.append(outcome)
         self._replace(halted, reveal)
-        return outcome
+        return Outcome(
+            *(
+                torch.stack([getattr(outcome, item.name) for outcome in outcomes]).sum(0)
+                for item in fields(Outcome)
+            )
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """The carry, by name, for the training state."""
@@ -103,6 +111,9 @@ class Segment:
             parts = (tensors[f"state{i}"] for i in range(len(self.state)))
             self.state = tuple(part[self.mine].to(self.device) for part in parts)
         else:
+            # Not from the run's own generator: it stays where it is, and with it the data's order.
+            fresh = Generator(self.device).manual_seed(int(tensors["question"].long().sum()))
+            self.state = self._starts(fresh)
             self.steps = torch.zeros_like(self.steps)
 
     def _outer_step(self, weight: float) -> tuple[Outcome, Tensor]:
@@ -149,12 +160,10 @@ class Segment:
         question, answer = self._puzzles(reveal)
         self.question = torch.where(halted[:, None], question, self.question)
         self.answer = torch.where(halted[:, None], answer, self.answer)
-        count = max(1, self.batch // SHARED_STARTS)
-        starts = initial_state(self.operator, count, self.dtype, self.generator)
-        chosen = torch.arange(self.batch, device=self.device)[self.mine] % count
+        starts = self._starts(self.generator)
         chooser = halted.view(-1, *(1,) * (self.state[0].ndim - 1))
         self.state = tuple(
-            torch.where(chooser, fresh[chosen], part)
+            torch.where(chooser, fresh, part)
             for fresh, part in zip(starts, self.state, strict=True)
         )
         self.steps = torch.where(halted, 0, self.steps)
@@ -164,8 +173,9 @@ class Segment:
         question, answer = self.puzzles.draw(self.batch, reveal, self.generator)
         return question[self.mine], answer[self.mine]
 
-    def _rows(self, state: State) -> State:
-        return tuple(part[self.mine] for part in state)
+    def _starts(self, generator: Generator) -> State:
+        drawn = initial_state(self.operator, self.batch, self.dtype, generator)
+        return tuple(part[self.mine] for part in drawn)
 
     def _least(self) -> Tensor:
         draws = torch.rand(2, self.batch, generator=self.generator, device=self.device)

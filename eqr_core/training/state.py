@@ -33,8 +33,9 @@ def save_state(folder: Path, groups: Groups, values: dict[str, Any]) -> None:
         for group, named in groups.items()
         for name, value in named.items()
     }
-    old = _files(folder)
-    turn = "b" if any(name.startswith("state-a") for name in old) else "a"
+    # What a killed save left behind is not the state that is in force: the index says which is.
+    in_force = _named(folder)
+    turn = "b" if any(name.startswith("state-a") for name in in_force) else "a"
     files: list[str] = []
     for part in _parts(tensors):
         files.append(f"state-{turn}{len(files)}.safetensors")
@@ -44,8 +45,10 @@ def save_state(folder: Path, groups: Groups, values: dict[str, Any]) -> None:
     temporary.write_text(json.dumps({"files": files, "values": values}), encoding="utf-8")
     _sync(temporary)
     os.replace(temporary, folder / INDEX)  # noqa: PTH105 - atomic on one file system
-    for name in old:
-        (folder / name).unlink(missing_ok=True)
+    _sync_folder(folder)
+    for path in folder.glob("state-*.safetensors"):
+        if path.name not in files:
+            path.unlink()
 
 
 def load_state(folder: Path) -> tuple[Groups, dict[str, Any]] | None:
@@ -86,10 +89,22 @@ def _parts(tensors: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     yield part
 
 
-def _files(folder: Path) -> list[str]:
-    return [path.name for path in folder.glob("state-*.safetensors")]
+def _named(folder: Path) -> list[str]:
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        return [str(name) for name in index["files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _sync(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

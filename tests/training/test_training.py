@@ -424,7 +424,7 @@ def test_a_state_too_large_keeps_all_but_the_samples_states(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("eqr_core.training.loop.CARRY_BYTES", 0)
-    monkeypatch.setattr("eqr_core.training.loop.LARGE_BYTES", 0)
+    monkeypatch.setattr("eqr_core.training.run_folder.LARGE_BYTES", 0)
     monkeypatch.setattr("eqr_core.training.state.FILE_BYTES", 5500)
     first = train(one_size(), tmp_path, minutes=0)
     files = sorted(tmp_path.glob("state-*"))
@@ -467,6 +467,105 @@ def test_adam_atan2_first_steps_are_the_sign_times_a_quarter_turn() -> None:
     torch.testing.assert_close(parameter.detach(), expected)
 
 
-def test_a_rehearsal_takes_every_shipped_recipe_through_its_course() -> None:
-    for name in recipe_names():
-        assert "exported" in rehearse_run(load_recipe(name), [], within=None)
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_rehearsal_takes_every_shipped_recipe_through_its_course(
+    name: str, tmp_path: Path
+) -> None:
+    recipe = load_recipe(name)
+    few = tuple(dataclasses.replace(mix, batch=8, generate=20) for mix in recipe.puzzles)
+    recipe = dataclasses.replace(recipe, puzzles=few)
+    line = rehearse_run(
+        recipe, tmp_path, lambda one, folder, small: Trainer(one, folder, compiled=False)
+    )
+    assert "equal weights" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_rehearsal_refuses_what_the_real_run_would(tmp_path: Path) -> None:
+    recipe = one_size()
+    train(recipe, tmp_path / "taken", minutes=0)
+    other = dataclasses.replace(recipe, steps=99)
+    with pytest.raises(RecipeError, match=r"recipe.steps \(24, here 99\)"):
+        rehearse_run(
+            other,
+            tmp_path / "taken",
+            lambda one, folder, small: Trainer(one, folder, compiled=False),
+        )
+
+
+@pytest.mark.parametrize("stage", ["files written", "index replaced"])
+def test_a_kill_during_a_save_harms_no_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    monkeypatch.setattr("eqr_core.training.state.FILE_BYTES", 5500)
+    trainer = train(one_size(), tmp_path, minutes=0)
+    with monkeypatch.context() as killing:
+        # Where the save ends: before the index is replaced, or before the old files go.
+        name = "os.replace" if stage == "files written" else "pathlib.Path.unlink"
+
+        def kill(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        killing.setattr(name, kill)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.save()
+    for _ in range(2):
+        trainer.save()
+        assert load_state(tmp_path) is not None
+        again = Trainer(one_size(), tmp_path, compiled=False)
+        assert again.resume()
+        assert_same_run(trainer, again)
+
+
+def test_a_folder_with_a_checkpoint_but_no_state_is_left_alone(tmp_path: Path) -> None:
+    train(one_size(steps=2), tmp_path)
+    (tmp_path / "state.json").unlink()
+    with pytest.raises(RecipeError, match="best/ but no state"):
+        Trainer(one_size(steps=2), tmp_path, compiled=False).resume()
+
+
+def test_a_run_without_its_best_checkpoint_exports_the_next(tmp_path: Path) -> None:
+    recipe = one_size(steps=8, validate_every=4)
+    first = Trainer(recipe, tmp_path, compiled=False)
+    first.best = 2.0
+    first.run(minutes=0)
+    again = train(recipe, tmp_path)
+    assert again.best <= 1.0
+    assert (tmp_path / "best/card.json").is_file()
+
+
+def test_a_time_without_decay_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="decay is 0"):
+        Trainer(one_size(decay=0.0), tmp_path, within=1.0, compiled=False)
+
+
+# torch's compiler uses what torch has deprecated, and looks at gradients where native code begins.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("hidden", [32, 8])
+def test_the_card_says_how_the_run_computed(tmp_path: Path, hidden: int) -> None:
+    operator = dataclasses.replace(tiny().operator, hidden=hidden)
+    recipe = one_size(steps=2, precision="bfloat16", operator=operator)
+    trainer = Trainer(recipe, tmp_path, compiled=hidden == 32)
+    trainer.run()
+    training = load_checkpoint(tmp_path / "best")[1].training
+    assert training["arithmetic"] == trainer.arithmetic
+    assert training["code"]
+    assert training["best"] == trainer.best
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_a_native_run_learns_as_an_eager_one(tmp_path: Path) -> None:
+    operator = dataclasses.replace(tiny().operator, hidden=32)
+    recipe = one_size(steps=100, precision="bfloat16", operator=operator)
+    native = Trainer(recipe, tmp_path / "native")
+    if native.arithmetic != "native":
+        pytest.skip("this machine has no compiler or no AVX-512")
+    native.run()
+    eager = Trainer(recipe, tmp_path / "eager", compiled=False)
+    eager.run()
+    losses = []
+    for name in ("native", "eager"):
+        with (tmp_path / name / "curve.csv").open() as file:
+            losses.append([float(row["loss"]) for row in csv.DictReader(file)])
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+    assert losses[0][-1] < losses[0][0]
