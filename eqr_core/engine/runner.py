@@ -1,9 +1,12 @@
 """One outer step for the busy slots. The only file of the engine that compiles.
 
-A trajectory must give the same bits alone and in company. Every operator treats the rows of a
-batch independently, but a matrix library may round differently at another batch size. So rows
-are computed in groups of a few fixed sizes, and a size is used only where this machine's
-arithmetic was seen to agree with single rows, bit for bit. Large states run one row at a time
+A trajectory must give the same bits alone and in company. Native code steps the rows where they
+stand, each by itself, and needs no more; docs/performance.md says when there is some.
+
+Without it torch computes. Every operator treats the rows of a batch independently, but a matrix
+library may round differently at another batch size. So rows are computed in groups of a few fixed
+sizes, and a size is used only where this machine's arithmetic was seen to agree with single rows,
+bit for bit. Large states run one row at a time
 anyway: on a CPU a group that outgrows the cache is slower (measured: 9×9, hidden 64, one
 thread: 75 rows/s singly, 45 in a batch of 64). Compiled steps always take one row: compiling
 takes seconds a size, and a group is no faster (measured: 297 rows/s singly, 304 in eights).
@@ -22,11 +25,23 @@ from torch import Tensor
 
 from eqr_core.engine.randomness import path_noise
 from eqr_core.engine.slots import SlotPool
+from eqr_core.model.config import OperatorConfig
+from eqr_core.model.native import SingleStep, single_arithmetic, single_step
 from eqr_core.model.operator import Noise, Operator, residual
 
 GROUP_SIZES = (16, 8, 4, 2)
 GROUP_VALUES = 65_536
 """State values in one group at most, so that its tensors stay in cache."""
+THREAD_ROWS = 4
+"""Rows that a thread of native code steps in one call, after which a deadline is looked at."""
+
+
+def arithmetic(config: OperatorConfig, compiled: bool = False) -> str:
+    """What a runner computes with: two that differ may round differently.
+
+    ``native-…``, else ``compiled`` where asked for, else ``eager``.
+    """
+    return single_arithmetic(config) or ("compiled" if compiled else "eager")
 
 
 @dataclass(frozen=True)
@@ -41,14 +56,21 @@ class Row:
 
 
 class Runner:
-    """Steps the rows of one pool with one operator."""
+    """Steps the rows of one pool with one operator.
+
+    `compiled` asks torch to compile what native code does not compute.
+    """
 
     def __init__(self, operator: Operator, pool: SlotPool, compiled: bool = False) -> None:
         self._operator = operator
         self._pool = pool
         self._outer_step = operator.outer_step
+        self._native = single_step(operator)
         self.group_sizes: tuple[int, ...] = (1,)
-        if compiled:
+        if self._native:
+            threads = torch.get_num_threads()
+            self.group_sizes = tuple(range(THREAD_ROWS * threads, 0, -1))
+        elif compiled:
             self._outer_step = torch.compile(operator.outer_step, dynamic=False)
         else:
             self.group_sizes = (*_agreeing_sizes(operator), 1)
@@ -75,6 +97,8 @@ class Runner:
         return results
 
     def _step(self, group: Sequence[Row]) -> list[tuple[float, bytes]]:
+        if self._native:
+            return self._step_in_place(self._native, group)
         slots = torch.tensor([row.slot for row in group])
         old, embedding = self._pool.gather(slots)
         noise = self._noise(group)
@@ -87,6 +111,18 @@ class Runner:
             (change, answer.tobytes())
             for change, answer in zip(residual(new, old).tolist(), tokens, strict=True)
         ]
+
+    def _step_in_place(self, step: SingleStep, group: Sequence[Row]) -> list[tuple[float, bytes]]:
+        (state,) = self._pool.state
+        noise = None
+        if group[0].noise:
+            shape = self._operator.state_shape
+            noise = torch.empty(len(group), step.updates, *shape)
+            for i, r in enumerate(group):
+                for j in range(step.updates):
+                    noise[i, j] = path_noise(r.seed, r.trajectory, r.step, j, shape, r.noise)
+        changes, tokens = step(state, self._pool.embedding, [row.slot for row in group], noise)
+        return list(zip(changes.tolist(), map(bytes, tokens.numpy()), strict=True))
 
     def _noise(self, group: Sequence[Row]) -> Noise | None:
         if not group[0].noise:

@@ -10,6 +10,7 @@ from pathlib import Path
 from eqr_core.data.puzzles import PuzzleRow
 from eqr_core.engine.answer import SolveRequest
 from eqr_core.engine.budget import check_whole
+from eqr_core.engine.runner import arithmetic
 from eqr_core.engine.selection import Selection
 from eqr_core.errors import DataError, ModelError
 from eqr_core.evaluation.report import Subject
@@ -71,7 +72,7 @@ def evaluate(
         seed=seed,
         noise=noise,
         selection=selection,
-        compiled=compiled,
+        arithmetic=arithmetic(card.operator, compiled),
     )
     with contextlib.ExitStack() as stack:
         if folder is None:

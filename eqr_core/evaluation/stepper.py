@@ -142,6 +142,6 @@ class Stepper:
             self._pools[task.size] = (
                 operator,
                 pool,
-                Runner(operator, pool, self._settings.compiled),
+                Runner(operator, pool, self._settings.arithmetic == "compiled"),
             )
         return self._pools[task.size]

@@ -125,8 +125,8 @@ class Settings:
     seed: int
     noise: float
     selection: Selection
-    compiled: bool
-    """Compiled outer steps may round differently, so the two are not mixed."""
+    arithmetic: str
+    """What computed, as `runner.arithmetic` names it: results that may differ are not mixed."""
 
     def identity(self) -> dict[str, Any]:
         """Plain values for JSON, one for each thing that two evaluations can differ in."""

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 from eqr_core.engine.randomness import initial_state
-from eqr_core.engine.runner import Row, Runner
+from eqr_core.engine.runner import Row, Runner, arithmetic
 from eqr_core.engine.slots import SlotPool
 from eqr_core.model.config import OperatorConfig
+from eqr_core.model.native.build import library
 from eqr_core.model.operator import Operator
 from eqr_core.tasks.sudoku import Sudoku
 from tests.engine import tiny
@@ -62,9 +65,76 @@ def test_at_the_moment_given_the_rest_is_left_out_and_stays_as_it_is() -> None:
 
 
 def test_large_states_are_computed_row_by_row() -> None:
-    config = tiny.config(hidden=64)
+    config = tiny.config(hidden=64, states="hierarchical")
     operator = Operator(config, Sudoku(box=(3, 3))).requires_grad_(False)
     assert Runner(operator, SlotPool(operator, 2)).group_sizes == (1,)
+
+
+NATIVE = tiny.config(hidden=32)
+
+needs_kernels = pytest.mark.skipif(
+    library() is None, reason="no C++ compiler or no AVX-512 on this machine"
+)
+
+
+@pytest.fixture
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@needs_kernels
+@pytest.mark.parametrize("threads", [1, 3], indirect=True)
+def test_native_rows_give_the_same_bits_in_any_company(threads: int) -> None:
+    rows = [Row(slot, 9, slot, 2, 0.1 * (slot % 2)) for slot in (19, 4, 1, 2, 6, 3, 0, 12, 9)]
+    pool, runner = pool_and_runner(NATIVE)
+    before = pool.state[0].clone()
+    together = runner.run(rows)
+    assert set(together) == {row.slot for row in rows}
+    for row in rows:
+        alone, runner = pool_and_runner(NATIVE)
+        torch.set_num_threads(1)
+        assert runner.run([row]) == {row.slot: together[row.slot]}
+        assert torch.equal(alone.state[0][row.slot], pool.state[0][row.slot])
+    for slot in range(SLOTS):
+        assert torch.equal(pool.state[0][slot], before[slot]) is (slot not in together)
+
+
+@needs_kernels
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_native_rows_are_the_operators(noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [Row(slot, 9, slot, 1, noise) for slot in range(SLOTS)]
+    native_pool, native = pool_and_runner(NATIVE)
+    monkeypatch.setattr("eqr_core.engine.runner.single_step", lambda operator: None)
+    torch_pool, eager = pool_and_runner(NATIVE)
+    for _ in range(3):
+        ours, theirs = native.run(rows), eager.run(rows)
+        for slot in range(SLOTS):
+            assert ours[slot][0] == pytest.approx(theirs[slot][0], rel=1e-4)
+            assert ours[slot][1] == theirs[slot][1]
+    torch.testing.assert_close(native_pool.state[0], torch_pool.state[0], rtol=0, atol=1e-4)
+
+
+@needs_kernels
+def test_native_rows_wait_for_a_deadline_too() -> None:
+    pool, runner = pool_and_runner(NATIVE)
+    before = pool.state[0].clone()
+    done = runner.run([Row(slot, 0, slot, 1, 0.0) for slot in range(SLOTS)], until=0.0)
+    assert 0 < len(done) < SLOTS
+    for slot in range(SLOTS):
+        assert torch.equal(pool.state[0][slot], before[slot]) is (slot not in done)
+
+
+def test_what_computes_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = tiny.config("token", "hierarchical")
+    assert (arithmetic(plain), arithmetic(plain, compiled=True)) == ("eager", "compiled")
+    if library() is not None:
+        assert arithmetic(NATIVE, compiled=True).startswith("native-")
+        assert arithmetic(NATIVE) == arithmetic(NATIVE, compiled=True)
+    monkeypatch.setattr("eqr_core.model.native.single.library", lambda: None)
+    assert (arithmetic(NATIVE), arithmetic(NATIVE, compiled=True)) == ("eager", "compiled")
 
 
 def test_nothing_runs_without_rows() -> None:

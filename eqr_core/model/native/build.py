@@ -64,7 +64,9 @@ def _load() -> ctypes.CDLL:
     if sys.platform != "linux" or torch.backends.cpu.get_cpu_capability() != "AVX512":
         raise _Unavailable("they need Linux and a processor with AVX-512")
     loaded = ctypes.CDLL(str(_built()))
-    loaded.eqr_workspace.restype = ctypes.c_int64
+    for name in ("eqr_workspace", "eqr_single_packed", "eqr_single_workspace"):
+        getattr(loaded, name).restype = ctypes.c_int64
+    loaded.eqr_single_name.restype = ctypes.c_char_p
     return loaded
 
 
@@ -83,7 +85,7 @@ def _built() -> Path:
         os.close(handle)
         # Another process may build at the same time; each moves a whole file into place.
         try:
-            command = [compiler, *FLAGS, "-o", part, str(SOURCES / "units.cpp")]
+            command = [compiler, *FLAGS, "-o", part, *map(str, sorted(SOURCES.glob("*.cpp")))]
             subprocess.run(command, check=True, capture_output=True, text=True)
             Path(part).replace(path)
         finally:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eqr_core.errors import ModelError
 from eqr_core.model.config import OperatorConfig
-from eqr_core.model.native.layout import Groups, Shape, padded
+from eqr_core.model.native.layout import Groups, Shape
 from eqr_core.model.operator import CANDIDATE_KINDS
 from eqr_core.tasks.base import ConstraintLayout
 
@@ -32,7 +32,7 @@ class Embedding:
     kinds: Tensor | None = None
 
 
-class _Pointers(ctypes.Structure):
+class Pointers(ctypes.Structure):
     """`Weights` of shape.h."""
 
     _fields_ = tuple((name, ctypes.c_void_p) for name in ("own", "out", "pooled"))
@@ -46,23 +46,7 @@ class Kernels:
     ) -> None:
         self._library = library
         self._groups = groups = Groups(layout, config.constraint_kinds)
-        self._shape = Shape(
-            candidates=groups.candidates,
-            padded=padded(groups.candidates),
-            hidden=config.hidden,
-            inner=inner,
-            families=len(layout.families),
-            kinds=config.constraint_kinds,
-            groups=groups.count,
-            updates=config.updates,
-            embeddings=CANDIDATE_KINDS,
-            group=groups.group.data_ptr(),
-            start=groups.start.data_ptr(),
-            member=groups.member.data_ptr(),
-            kind=groups.kind.data_ptr(),
-            damping=config.damping,
-            amx=library.eqr_tiles(),
-        )
+        self._shape = Shape.of(groups, config, inner, config.updates, library.eqr_tiles())
         self._idle: list[Tensor] = []
 
     def forward(
@@ -88,21 +72,21 @@ class Kernels:
             raise ModelError(f"{len(z)} states, {rows} embeddings; and noise, if any, is not empty")
         end = torch.empty_like(z)
         inputs = self._inputs(len(z)) if keep else None
-        threads = _threads(len(z))
+        threads = thread_count(len(z))
         workspace = self._workspace(threads, backward=False)
         self._library.eqr_forward(
             ctypes.byref(self._shape),
-            ctypes.byref(_pointers(weights)),
+            ctypes.byref(pointers(weights)),
             ctypes.c_int64(len(z)),
-            _at(z),
-            _at(values),
-            _at(kinds),
-            _at(draws),
+            at(z),
+            at(values),
+            at(kinds),
+            at(draws),
             ctypes.c_int64(0 if draws is None else len(draws)),
             ctypes.c_int64(first),
-            _at(end),
-            _at(inputs),
-            _at(workspace),
+            at(end),
+            at(inputs),
+            at(workspace),
             ctypes.c_int64(threads),
         )
         return end, inputs
@@ -118,21 +102,21 @@ class Kernels:
         z = torch.empty_like(end) if with_state else None
         table = torch.empty(CANDIDATE_KINDS, self._shape.hidden)
         own, out, pooled = (torch.empty_like(weight) for weight in weights)
-        threads = _threads(len(end))
+        threads = thread_count(len(end))
         workspace = self._workspace(threads, backward=True)
         self._library.eqr_backward(
             ctypes.byref(self._shape),
-            ctypes.byref(_pointers(weights)),
+            ctypes.byref(pointers(weights)),
             ctypes.c_int64(len(end)),
-            _at(end),
-            _at(kinds),
-            _at(inputs),
-            _at(z),
-            _at(table),
-            _at(own),
-            _at(out),
-            _at(pooled),
-            _at(workspace),
+            at(end),
+            at(kinds),
+            at(inputs),
+            at(z),
+            at(table),
+            at(own),
+            at(out),
+            at(pooled),
+            at(workspace),
             ctypes.c_int64(threads),
         )
         self._idle.append(inputs)
@@ -164,8 +148,13 @@ class Kernels:
         size = self._library.eqr_workspace(
             ctypes.byref(self._shape), ctypes.c_int64(threads), ctypes.c_int64(backward)
         )
-        room = torch.empty(size + ALIGNMENT, dtype=torch.uint8)
-        return room[-room.data_ptr() % ALIGNMENT :]
+        return aligned(size)
+
+
+def aligned(size: int) -> Tensor:
+    """Room for `size` bytes at an address that is a multiple of 64."""
+    room = torch.empty(size + ALIGNMENT, dtype=torch.uint8)
+    return room[-room.data_ptr() % ALIGNMENT :]
 
 
 def plain(weights: Sequence[Tensor]) -> Weights:
@@ -174,13 +163,16 @@ def plain(weights: Sequence[Tensor]) -> Weights:
     return own, out, pooled
 
 
-def _pointers(weights: Weights) -> _Pointers:
-    return _Pointers(*(weight.data_ptr() for weight in weights))
+def pointers(weights: Weights) -> Pointers:
+    """`Weights` of shape.h; they must outlive it."""
+    return Pointers(*(weight.data_ptr() for weight in weights))
 
 
-def _threads(rows: int) -> int:
+def thread_count(rows: int) -> int:
+    """Threads that share `rows` out."""
     return max(1, min(torch.get_num_threads(), rows))
 
 
-def _at(tensor: Tensor | None) -> ctypes.c_void_p:
+def at(tensor: Tensor | None) -> ctypes.c_void_p:
+    """Where its values start; null for None."""
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from eqr_core.model.config import OperatorConfig
+from eqr_core.model.operator import CANDIDATE_KINDS
 from eqr_core.tasks.base import ConstraintLayout
 
 MULTIPLE = 32
@@ -26,6 +28,29 @@ class Shape(ctypes.Structure):
         ("damping", ctypes.c_double),
         ("amx", ctypes.c_int64),
     )
+
+    @classmethod
+    def of(
+        cls, groups: Groups, config: OperatorConfig, inner: int, updates: int, amx: int
+    ) -> Shape:
+        """Sizes of an operator over `groups`, which must outlive it; `updates` in one call."""
+        return cls(
+            candidates=groups.candidates,
+            padded=padded(groups.candidates),
+            hidden=config.hidden,
+            inner=inner,
+            families=groups.group.shape[1],
+            kinds=config.constraint_kinds,
+            groups=groups.count,
+            updates=updates,
+            embeddings=CANDIDATE_KINDS,
+            group=groups.group.data_ptr(),
+            start=groups.start.data_ptr(),
+            member=groups.member.data_ptr(),
+            kind=groups.kind.data_ptr(),
+            damping=config.damping,
+            amx=amx,
+        )
 
 
 def padded(count: int) -> int:

@@ -18,12 +18,15 @@ from eqr_core.model.operator import Operator, State
 
 def supports(config: OperatorConfig, dtype: torch.dtype) -> bool:
     """Whether the kernels compute this operator in this dtype, given a machine that runs them."""
+    return dtype == torch.bfloat16 and config.gradient == "cycle" and fits(config)
+
+
+def fits(config: OperatorConfig) -> bool:
+    """Whether the kernels compute this operator's updates."""
     return (
-        dtype == torch.bfloat16
-        and config.mixer == "units"
+        config.mixer == "units"
         and config.states == "single"
         and config.blocks == 1
-        and config.gradient == "cycle"
         and config.hidden % MULTIPLE == 0
         and round(config.expansion * config.hidden) % MULTIPLE == 0
     )

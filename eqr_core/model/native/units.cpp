@@ -1,8 +1,7 @@
 // Cycles of the `units` operator with a single state and one block, in bfloat16. Rows are shared
 // out evenly among threads; a result depends on nothing but the number of threads.
-#include <thread>
-
 #include "backward.h"
+#include "threads.h"
 
 #ifdef __linux__
 #include <sys/syscall.h>
@@ -12,20 +11,6 @@
 using namespace eqr;
 
 namespace {
-
-template <typename Work>
-void share_out(long threads, long rows, Work work) {
-    auto part = [&](long t) {
-#ifdef __AMX_BF16__
-        Tiles tiles;
-#endif
-        for (long row = rows * t / threads; row < rows * (t + 1) / threads; ++row) work(t, row);
-    };
-    std::vector<std::thread> others;
-    for (long t = 1; t < threads; ++t) others.emplace_back(part, t);
-    part(0);
-    for (auto& other : others) other.join();
-}
 
 template <typename Worker>
 std::vector<Worker> crew(Arena& arena, const Shape& shape, const Layers& layers, long threads) {

@@ -1,0 +1,124 @@
+// Products of float32 matrices: on AMX tiles, as sums of products of bfloat16 parts, or on vectors.
+//
+// Both classes offer the same: `put` writes 32 columns of a row of a left factor, `pack` a right
+// factor, `block` multiplies 32 rows by 32 columns. Rows, columns and depths are multiples of 32.
+#pragma once
+
+#include "vectors.h"
+
+namespace eqr {
+
+#ifdef __AMX_BF16__
+// A value is the sum of PARTS bfloat16 numbers, each the rest that the ones before it leave, and a
+// product the sum of those products of parts that are not smaller than what is left out. Part by
+// part a factor lies in memory with columns c and c + 16 of every 32 side by side.
+template <int PARTS>
+struct Tiled {
+    using Value = bf16;
+    static constexpr long SIZE = PARTS;  // numbers that a value takes
+
+    // To nearest, ties away from 0; a NaN may come out as any number.
+    static Pairs rounded(Vec x) {
+        const Pairs bits = _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000));
+        return _mm512_and_si512(bits, _mm512_set1_epi32(0xffff0000));
+    }
+
+    static void put(bf16* at, long part, Vec first, Vec second) {
+        for (int p = 0; p < PARTS; ++p) {
+            const Pairs a = rounded(first), b = rounded(second);
+            store_pairs(at + p * part, _mm512_or_si512(_mm512_srli_epi32(a, 16), b));
+            first = _mm512_sub_ps(first, _mm512_castsi512_ps(a));
+            second = _mm512_sub_ps(second, _mm512_castsi512_ps(b));
+        }
+    }
+
+    // weight [n, k], row-major, is the transpose of the factor.
+    static void pack(bf16* at, const float* weight, long k, long n) {
+        for (long j = 0; j < n; ++j)
+            for (long i = 0; i < k; ++i) {
+                float rest = weight[j * k + i];
+                const long tile = (i / 32 * (n / 16) + j / 16) * TILE;
+                bf16* to = at + tile + i % 16 * 32 + j % 16 * 2 + i % 32 / 16;
+                for (int p = 0; p < PARTS; ++p) {
+                    to[p * k * n] = narrow(rest);
+                    rest -= widen(to[p * k * n]);
+                }
+            }
+    }
+
+    // c [32, 32] = rows of a [., k], their parts a_part apart, . columns j to j + 31 of b [k, n].
+    static void block(float* c, long ldc, const bf16* a, long a_part, const bf16* b, long j, long k,
+                      long n) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (long step = 0; step < k / 32; ++step) {
+            const bf16* left = a + step * 32;
+            const bf16* right = b + (step * (n / 16) + j / 16) * TILE;
+            int loaded = -1;
+#pragma GCC unroll 3
+            for (int q = 0; q < PARTS; ++q) {
+                _tile_loadd(6, right + q * k * n, 64);
+                _tile_loadd(7, right + q * k * n + TILE, 64);
+#pragma GCC unroll 3
+                for (int turn = 0; turn < PARTS - q; ++turn) {
+                    // There and back, so that a part stays where it is when q changes.
+                    const int p = q % 2 ? turn : PARTS - 1 - q - turn;
+                    if (p != loaded) {
+                        _tile_loadd(4, left + p * a_part, 2 * k);
+                        _tile_loadd(5, left + p * a_part + 16 * k, 2 * k);
+                        loaded = p;
+                    }
+                    _tile_dpbf16ps(0, 4, 6);
+                    _tile_dpbf16ps(1, 4, 7);
+                    _tile_dpbf16ps(2, 5, 6);
+                    _tile_dpbf16ps(3, 5, 7);
+                }
+            }
+        }
+        _tile_stored(0, c, 4 * ldc);
+        _tile_stored(1, c + 16, 4 * ldc);
+        _tile_stored(2, c + 16 * ldc, 4 * ldc);
+        _tile_stored(3, c + 16 * ldc + 16, 4 * ldc);
+    }
+};
+#endif
+
+struct Plain {
+    using Value = float;
+    static constexpr long SIZE = 1;
+
+    static void put(float* at, long, Vec first, Vec second) {
+        store(at, first);
+        store(at + 16, second);
+    }
+
+    static void pack(float* at, const float* weight, long k, long n) {
+        for (long j = 0; j < n; ++j)
+            for (long i = 0; i < k; ++i) at[j / 32 * k * 32 + i * 32 + j % 32] = weight[j * k + i];
+    }
+
+    static void block(float* c, long ldc, const float* a, long, const float* b, long j, long k,
+                      long) {
+        constexpr int ROWS = 8;
+        b += j * k;
+        for (int m = 0; m < 32; m += ROWS) {
+            Vec sum[ROWS][2];
+            for (auto& pair : sum) pair[0] = pair[1] = set(0);
+            for (long i = 0; i < k; ++i) {
+                const Vec b0 = load(b + i * 32), b1 = load(b + i * 32 + 16);
+#pragma GCC unroll 8
+                for (int r = 0; r < ROWS; ++r) {
+                    const Vec x = set(a[(m + r) * k + i]);
+                    sum[r][0] = _mm512_fmadd_ps(x, b0, sum[r][0]);
+                    sum[r][1] = _mm512_fmadd_ps(x, b1, sum[r][1]);
+                }
+            }
+            for (int r = 0; r < ROWS; ++r)
+                for (int i = 0; i < 2; ++i) store(c + (m + r) * ldc + 16 * i, sum[r][i]);
+        }
+    }
+};
+
+}  // namespace eqr
