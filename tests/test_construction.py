@@ -55,6 +55,8 @@ def test_a_cell_is_run_once_and_counts_come_out(tmp_path: Path) -> None:
         assert not cells.is_done(tmp_path, stage, 0)
         assert cells.run_cell(tmp_path, stage, 0, train, test)
         assert cells.is_done(tmp_path, stage, 0)
+        done = {line["stage"] for line in summarise(tmp_path, seeds=2)}
+        assert done == {one.name for one in path.PATH[: stage + 1]}
     lines = summarise(tmp_path, seeds=1)
     breadths = {(line["stage"], line["breadth"]) for line in lines}
     assert ("feed-forward", 2) not in breadths

@@ -1,14 +1,15 @@
 """The paper's construction path at small scale on a CPU: what each ingredient of EqR adds.
 
 `python -m benchmarks.construction --help`. Every cell (a stage with a seed) that is done is a file
-and is not run again, so the same command goes on after an interruption.
+and is not run again, so the same command goes on after an interruption; table and plot of what is
+done are written anew after each.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -36,14 +37,20 @@ def main(
             console.print(f"cell {number} of {len(cells)}: {PATH[stage].name}, seed {seed}")
             if not run_cell(out, stage, seed, train, test):
                 raise typer.Exit(130)
+            report(out, seeds)
     except EqrError as error:
         console.print(f"error: {error}", highlight=False)
         raise typer.Exit(1) from None
+    show(report(out, seeds))
+
+
+def report(out: Path, seeds: int) -> list[dict[str, Any]]:
+    """Write the summary of what is done as JSON, CSV and plot, and return it."""
     summary = summarise(out, seeds)
     write_whole(out / "construction.json", json.dumps(summary, indent=2) + "\n")
     write_table(out / "construction.csv", summary)
     draw(out / "construction.png", summary)
-    show(summary)
+    return summary
 
 
 if __name__ == "__main__":

@@ -19,14 +19,15 @@ RESAMPLES = 10_000
 
 
 def summarise(out: Path, seeds: int) -> list[dict[str, Any]]:
-    """For each stage, depth and breadth: the share solved of each seed, mean and interval."""
+    """For each stage, depth and breadth: the share solved of each seed, mean and interval.
+
+    Cells that are not done are left out, and so are stages without any.
+    """
     lines = []
     for stage in range(len(PATH)):
-        found = [
-            json.loads(result_path(out, stage, seed).read_text(encoding="utf-8"))
-            for seed in range(seeds)
-        ]
-        for place, cell in enumerate(found[0]["exact"]):
+        paths = [result_path(out, stage, seed) for seed in range(seeds)]
+        found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+        for place, cell in enumerate(found[0]["exact"] if found else []):
             counts = [one["exact"][place]["exact"] for one in found]
             shares = [count / found[0]["rows"] for count in counts]
             low, high = interval(counts, found[0]["rows"])
@@ -62,43 +63,48 @@ def write_table(path: Path, summary: list[dict[str, Any]]) -> None:
     """The summary as CSV, a line for each stage, depth and breadth."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        seeds = [f"seed{i}" for i in range(len(summary[0]["seeds"]))]
         names = ["stage", "parameters", "depth", "breadth", "rows", "exact_accuracy"]
-        writer.writerow([*names, "low", "high", *seeds])
+        writer.writerow([*names, "low", "high", "seeds", "shares"])
         for line in summary:
             row = [line[name] for name in names]
-            writer.writerow([*row, *line["interval"], *line["seeds"]])
+            shares = line["seeds"]
+            writer.writerow([*row, *line["interval"], len(shares), " ".join(map(str, shares))])
 
 
 def show(summary: list[dict[str, Any]]) -> None:
     """The path as a table: accuracy of one trajectory, and of the largest breadth."""
     columns = [(1, 1), (DEPTH, 1), (DEPTHS[-1], 1), (DEPTHS[-1], BREADTHS[-1])]
     table = Table("", "parameters", *(f"D {d}, B {b}" for d, b in columns))
-    for stage in PATH:
-        lines = {(s["depth"], s["breadth"]): s for s in summary if s["stage"] == stage.name}
+    for stage in dict.fromkeys(line["stage"] for line in summary):
+        lines = {(s["depth"], s["breadth"]): s for s in summary if s["stage"] == stage}
         cells = [_percent(lines[c]) if c in lines else "" for c in columns]
-        table.add_row(stage.name, f"{lines[columns[0]]['parameters']:,}", *cells)
+        table.add_row(stage, f"{lines[columns[0]]['parameters']:,}", *cells)
     Console(width=max(100, Console().width)).print(table)
 
 
 def draw(path: Path, summary: list[dict[str, Any]]) -> None:
-    """Left the path at one trajectory, right the last stage's accuracy by depth and breadth."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    names = [stage.name for stage in PATH]
+    """The path, every stage over depth at one trajectory, the last stage over depth and breadth."""
+    figure = Figure(figsize=(15, 4.2), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    names = list(dict.fromkeys(line["stage"] for line in summary))
     for depth, shift in ((DEPTH, -0.1), (DEPTHS[-1], 0.1)):
         lines = [_find(summary, name, depth, 1) for name in names]
         _errorbar(left, np.arange(len(names)) + shift, lines, f"depth {depth}")
     left.set_xticks(range(len(names)), names, rotation=30, ha="right")
     left.set_title(f"{SIZE}, breadth 1")
-    for breadth in BREADTHS:
+    for name in names:
+        lines = [_find(summary, name, depth, 1) for depth in DEPTHS]
+        _errorbar(middle, np.array(DEPTHS), lines, name)
+    middle.set_title("Depth, breadth 1")
+    for breadth in sorted({s["breadth"] for s in summary if s["stage"] == names[-1]}):
         lines = [_find(summary, names[-1], depth, breadth) for depth in DEPTHS]
         _errorbar(right, np.array(DEPTHS), lines, f"breadth {breadth}")
-    right.set_xscale("log", base=2)
-    right.set_xticks(DEPTHS, [str(depth) for depth in DEPTHS])
-    right.set_xlabel("depth")
-    right.set_title(f"{names[-1].removeprefix('+ ')}: depth and breadth")
-    for axes in (left, right):
+    right.set_title(f"{names[-1]}: depth and breadth")
+    for axes in (middle, right):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(DEPTHS, [str(depth) for depth in DEPTHS])
+        axes.set_xlabel("depth")
+    for axes in (left, middle, right):
         axes.set_ylim(0, 100)
         axes.set_ylabel("puzzles solved, %")
         axes.grid(alpha=0.3)
