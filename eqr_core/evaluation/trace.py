@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,8 +12,11 @@ import torch
 from eqr_core.data.packed import PackedPuzzles
 from eqr_core.engine.halting import WINDOW
 from eqr_core.engine.randomness import start_states
-from eqr_core.engine.runner import GROUP_VALUES
-from eqr_core.model.operator import Operator, residual
+from eqr_core.engine.runner import Row, Runner
+from eqr_core.engine.slots import SlotPool
+from eqr_core.model.operator import Operator
+
+SLOTS = 64
 
 
 @dataclass(frozen=True)
@@ -47,21 +49,20 @@ def follow(
     starts = [(row, index) for row in range(len(puzzles)) for index in range(breadth)]
     moved = np.zeros((len(starts), depth), np.float32)
     right = np.zeros((len(starts), depth), np.bool_)
-    outer_step = operator.outer_step
-    if compiled:
-        outer_step = torch.compile(outer_step, dynamic=False)
-    rows_at_once = max(1, GROUP_VALUES // math.prod(operator.state_shape))
-    for first in range(0, len(starts), rows_at_once):
-        part = starts[first : first + rows_at_once]
-        rows = [row for row, _ in part]
-        e = operator.embed(torch.from_numpy(puzzles.question[rows]))
-        answer = torch.from_numpy(puzzles.answer[rows])
-        state = start_states(operator, [(seed + row, index) for row, index in part])
+    pool = SlotPool(operator, SLOTS)
+    runner = Runner(operator, pool, compiled)
+    for first in range(0, len(starts), SLOTS):
+        part = starts[first : first + SLOTS]
+        embedding = operator.embed(torch.from_numpy(puzzles.question[[row for row, _ in part]]))
+        for slot, (row, index) in enumerate(part):
+            state = start_states(operator, [(seed + row, index)])
+            pool.write(slot, [rows[0] for rows in state], embedding[slot])
+        answers = [puzzles.answer[row].tobytes() for row, _ in part]
         for step in range(depth):
-            before, state = state, outer_step(state, e)
-            predicted = operator.predict(operator.read(state)[0])
-            moved[first : first + len(part), step] = residual(state, before).numpy()
-            right[first : first + len(part), step] = (predicted == answer).all(-1).numpy()
+            results = runner.run([Row(slot, 0, 0, step + 1, 0.0) for slot in range(len(part))])
+            for slot, answer in enumerate(answers):
+                moved[first + slot, step], predicted = results[slot]
+                right[first + slot, step] = predicted == answer
         if on_rows is not None:
             on_rows(len(part))
     return Traces(scores(moved), right)
