@@ -9,7 +9,8 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from service.gateway import Gateway, collect_from
+from service.desk import Desk
+from service.gateway import collect_from
 from service.metrics import Collected, IngressMetrics
 from service.replica import Solver, replica_name
 from service.rest import build_api
@@ -33,21 +34,21 @@ class Ingress(SolverRpc, HealthRpc):
 
     def __init__(self, settings: Settings, solver: DeploymentHandle[Any]) -> None:
         self._settings = settings
-        self._gateway = Gateway(solver)
+        self._metrics = IngressMetrics()
+        self._desk = Desk(settings, solver, self._metrics)
         # Here, because it asks the controller and blocks: in a request it would hold up the others.
         self._ingresses = serve.get_deployment_handle("Ingress", APP_NAME)
-        self._metrics = IngressMetrics()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_api(self._gateway, self._settings, self._metrics, self._collect_all)
+        return build_api(self._desk, self._settings, self._metrics, self._collect_all)
 
     async def drain(self) -> None:
-        """Refuse new solves; called on every ingress replica before the service stops."""
-        self._gateway.drain()
+        """Refuse new work, hand jobs back; called on every ingress before the service stops."""
+        await self._desk.drain()
 
     async def in_flight(self) -> int:
         """Solves this replica has taken and not answered."""
-        return self._gateway.in_flight
+        return self._desk.gateway.in_flight
 
     async def collect(self) -> tuple[str, Collected]:
         """Name and metrics of the replica."""
@@ -55,7 +56,7 @@ class Ingress(SolverRpc, HealthRpc):
 
     async def _collect_all(self) -> list[tuple[str, Collected]]:
         solvers, others = await asyncio.gather(
-            self._gateway.collect(), collect_from(self._ingresses)
+            self._desk.gateway.collect(), collect_from(self._ingresses)
         )
         return solvers + others
 

@@ -194,6 +194,40 @@ def serve(
     drain_seconds: Annotated[
         float | None, typer.Option(help="How long running solves may go on after a stop signal.")
     ] = None,
+    max_batch: Annotated[int | None, typer.Option(help="Most requests of a batch or job.")] = None,
+    max_depth: Annotated[int | None, typer.Option(help="Largest depth of a budget.")] = None,
+    max_breadth: Annotated[int | None, typer.Option(help="Largest breadth of a budget.")] = None,
+    max_nfe: Annotated[
+        int | None, typer.Option(help="Most outer steps that a budget may come to.")
+    ] = None,
+    store_url: Annotated[
+        str | None,
+        typer.Option(
+            help="redis:// or unix:// URL of the store; without it one is started. With a password "
+            "in it, better the variable."
+        ),
+    ] = None,
+    store_dir: Annotated[str | None, typer.Option(help="Folder of the store started here.")] = None,
+    cache_seconds: Annotated[float | None, typer.Option(help="How long answers are kept.")] = None,
+    idempotency_seconds: Annotated[
+        float | None, typer.Option(help="How long an Idempotency-Key counts.")
+    ] = None,
+    job_seconds: Annotated[
+        float | None, typer.Option(help="How long a job may wait and run.")
+    ] = None,
+    job_result_seconds: Annotated[
+        float | None, typer.Option(help="How long a job's results are kept.")
+    ] = None,
+    job_items: Annotated[
+        int | None, typer.Option(help="Items of jobs that run at a time in an ingress.")
+    ] = None,
+    max_jobs: Annotated[int | None, typer.Option(help="Jobs that may wait or run.")] = None,
+    api_keys_file: Annotated[
+        str | None, typer.Option(help="File of API keys; see eqr keys new.")
+    ] = None,
+    cors_origins: Annotated[
+        str | None, typer.Option(help="Origins whose pages may call, comma-separated; *: all.")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
     """Start the service on a local Ray. Every option is also a variable: --max-body-bytes is
@@ -211,6 +245,31 @@ def serve(
         typer.echo(f"serving at {server}{grpc}, API at {server}/docs")
         wait_for_stop()
         typer.echo("draining", err=True)
+
+
+keys = typer.Typer(cls=Commands, no_args_is_help=True, help="API keys of the service.")
+app.add_typer(keys, name="keys")
+
+
+@keys.callback()
+def _keys() -> None:
+    """API keys of the service."""
+
+
+@keys.command("new")
+def new_api_key(
+    name: Annotated[str, typer.Argument(help="Whom the key is for.")],
+) -> None:
+    """Make a key. Its first line of output is for its owner alone; the second one, which holds
+    only its digest, goes into the file of --api-keys-file, where limits may be added to it:
+    "rate_per_minute" and "nfe_per_day".
+    """
+    try:
+        from service.security import new_key
+    except ModuleNotFoundError as error:
+        raise MissingExtra("keys", error.name) from None
+    for line in new_key(name):
+        typer.echo(line)
 
 
 def main() -> None:

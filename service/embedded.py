@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import signal
 import stat
 import tempfile
 import threading
@@ -62,6 +63,9 @@ def embedded_store(folder: Path) -> Iterator[str]:
         _stop_orphan(path)
         with _Watched(folder, path):
             yield f"unix://{path}"
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+            path.parent.rmdir()
 
 
 class _Watched:
@@ -93,7 +97,12 @@ class _Watched:
             persist=True,
             unix_socket_path=self._path,
         )
-        server.start(timeout=START_SECONDS)
+        # Inherited by the server: Ctrl-C is for the service, which needs the store to drain.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            server.start(timeout=START_SECONDS)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return server
 
     def _watch(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -18,6 +19,10 @@ from service.schemas import new_id
 REQUEST_ID = "X-Request-Id"
 
 VALID_ID = re.compile(r"[!-~]{1,128}")
+
+MAX_PATH = 200
+UNTOLD = ("/health/", "/metrics")
+"""Asked every few seconds; logged at debug."""
 
 _log = logging.getLogger("ray.serve")
 
@@ -44,12 +49,12 @@ class Gate:
         valid = given is not None and VALID_ID.fullmatch(given) is not None
         request_id = given if given is not None and valid else new_id()
         scope.setdefault("state", {})["request_id"] = request_id
-        started = False
+        started, status, began = False, 499, monotonic()
 
         async def send_with_id(message: Message) -> None:
-            nonlocal started
+            nonlocal started, status
             if message["type"] == "http.response.start":
-                started = True
+                started, status = True, message["status"]
                 if given is None:
                     MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
@@ -71,6 +76,8 @@ class Gate:
                 _log.exception("request %s failed", request_id)
                 refusal = Refusal("internal_error", "the service failed; the fault is in its log")
             await self._refuse(refusal, request_id)(scope, receive, send_with_id)
+        finally:
+            _log_access(scope, status, monotonic() - began)
 
     def _refuse(self, refusal: Refusal, request_id: str) -> Response:
         self._on_reject(refusal.code)
@@ -94,6 +101,21 @@ class Gate:
     def _too_large(self, found: str) -> Refusal:
         limit = self._max_body_bytes
         return Refusal("body_too_large", f"the body has {found}; the limit is {limit} bytes")
+
+
+def _log_access(scope: Scope, status: int, seconds: float) -> None:
+    """One line a request, with no header, query or body; 499 is a client that went away."""
+    path = scope["path"]
+    fields = {
+        "method": scope["method"],
+        "path": path[:MAX_PATH],
+        "status": status,
+        "seconds": round(seconds, 4),
+        "owner": scope["state"].get("owner", ""),
+        "request": scope["state"]["request_id"],
+    }
+    level = logging.DEBUG if path.startswith(UNTOLD) else logging.INFO
+    _log.log(level, "request", extra=fields)
 
 
 def problem_response(refusal: Refusal, request_id: str) -> Response:

@@ -12,6 +12,8 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from service.cache import Cache, suited
+from service.limits import Ceilings, Limits
 from service.metrics import Collected
 from service.orders import Order
 from service.problems import Refusal
@@ -29,8 +31,12 @@ Result = TypeVar("Result")
 class Gateway:
     """Sends orders to the solver deployment. Stateless but for draining and what is in flight."""
 
-    def __init__(self, solver: DeploymentHandle[Any]) -> None:
+    def __init__(
+        self, solver: DeploymentHandle[Any], cache: Cache, limits: Limits, ceilings: Ceilings
+    ) -> None:
         self._solver = solver
+        self._cache, self._limits, self._ceilings = cache, limits, ceilings
+        self._models: list[ModelAnswer] = []
         self._draining = False
         self._in_flight = 0
 
@@ -49,41 +55,53 @@ class Gateway:
         self._draining = True
 
     async def solve(self, order: Order) -> SolveAnswer:
-        """Answer of `order`; `timing_ms.total` counts from here.
+        """Answer of `order`, kept or new; `timing_ms.total` counts from here.
 
         A solve is idempotent (its seeds are its own), so when the replica that holds it dies it
         is sent once more; the deadline stays.
 
         Raises a Refusal where the service is draining, full, without replicas or out of time,
-        or where the solver refuses the order.
+        where the owner's quota is spent, or where the solver refuses the order; BudgetError above
+        a ceiling.
         """
-        self._refuse_when_draining()
+        await self._admit(order)
         start = monotonic()
+        with self._counted():
+            model = suited(self._models, order) if order.cache else None
+            if model is None:
+                answer = await self._run(order)
+            else:
+                answer = await self._cache.solve(order, model, self._run)
+            await self._charge(order, answer)
+        return _timed(answer, start)
 
+    async def _run(self, order: Order) -> SolveAnswer:
         async def attempt() -> SolveAnswer | Refusal:
             outcome: SolveAnswer | Refusal = await self._call(self._solver.solve, order)
             return outcome
 
-        with self._counted():
-            async with asyncio.timeout(order.left_seconds + DEADLINE_GRACE_SECONDS):
-                outcome = await _once_more(attempt)
+        async with asyncio.timeout(order.left_seconds + DEADLINE_GRACE_SECONDS):
+            outcome = await _once_more(attempt)
         if isinstance(outcome, Refusal):
             raise outcome
-        return _timed(outcome, start)
+        return outcome
 
     async def stream(self, order: Order) -> AsyncGenerator[ProgressAnswer | SolveAnswer, None]:
         """Progress of `order` now and then, and its answer at the end; raises as `solve` does.
 
         When the replica dies the solve begins anew elsewhere, and so does its progress.
         """
-        self._refuse_when_draining()
+        await self._admit(order)
         start = monotonic()
         with self._counted():
             for tries_left in (1, 0):
                 try:
                     async with aclosing(self._events(order)) as events:
                         async for event in events:
-                            yield _timed(event, start) if isinstance(event, SolveAnswer) else event
+                            if isinstance(event, SolveAnswer):
+                                await self._charge(order, event)
+                                event = _timed(event, start)
+                            yield event
                     return
                 except _REPLICA_LOST:
                     if not tries_left:
@@ -105,6 +123,14 @@ class Gateway:
         except BaseException:
             response.cancel()
             raise
+
+    async def learn_models(self) -> None:
+        """Ask for the models by which the cache finds an answer; until then it finds none."""
+        self._models = await self.models()
+
+    def check(self, order: Order) -> None:
+        """Raise BudgetError where `order` is above what this service allows."""
+        self._ceilings.check(order.request.budget)
 
     async def models(self) -> list[ModelAnswer]:
         """The models that the solvers hold."""
@@ -129,6 +155,15 @@ class Gateway:
     async def collect(self) -> list[tuple[str, Collected]]:
         """Metrics of every solver replica."""
         return await collect_from(self._solver)
+
+    async def _admit(self, order: Order) -> None:
+        self._refuse_when_draining()
+        self.check(order)
+        await self._limits.check_quota(order.owner)
+
+    async def _charge(self, order: Order, answer: SolveAnswer) -> None:
+        if not answer.cached:
+            await self._limits.charge(order.owner, answer.nfe)
 
     def _refuse_when_draining(self) -> None:
         if self._draining:

@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from typing import Any
 
 import ray
+from pydantic import SecretStr
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.config import gRPCOptions
@@ -22,9 +23,12 @@ from ray.serve.exceptions import DeploymentUnavailableError
 
 from eqr_core.errors import EqrError
 from service.app import APP_NAME, build
+from service.embedded import default_folder, embedded_store
 from service.proxy import MAX_MESSAGE_BYTES, add_services, add_services_here, is_loopback
 from service.replica import check_models
+from service.security import read_keys
 from service.settings import Settings
+from service.store import Store
 
 POLL_SECONDS = 0.1
 WATCH_SECONDS = 3.0
@@ -54,43 +58,61 @@ def local_service(settings: Settings) -> Iterator[str]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.update(proxy_variables())
     level = settings.log_level.upper()
+    # Access is logged by the gate, which knows whose request it is.
+    logging_config = {"encoding": "JSON", "log_level": level, "enable_access_log": False}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        ray.init(
-            address="local",
-            num_cpus=settings.cpus,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-            log_to_driver=settings.log_level == "debug",
-            logging_level=logging.getLevelNamesMapping()[level],
-        )
-        # Again: Ray has put a handler of its own there, which aborts the process.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        serve.start(
-            proxy_location="HeadOnly",
-            http_options={"host": settings.host, "port": settings.port},
-            grpc_options=grpc_options(settings),
-            logging_config={"log_level": level, "enable_access_log": False},
-        )
-        ingress = serve.run(
-            build(settings),
-            name=APP_NAME,
-            logging_config={"log_level": level, "enable_access_log": False},
-        )
-        yield f"http://{reachable(settings.host)}:{settings.port}"
-        drain(ingress, settings.drain_seconds)
-        # Before Ray goes: a shutdown cuts connections though the replicas are not done.
-        serve.delete(APP_NAME)
-    finally:
-        ray.shutdown()
+    with _with_store(settings) as stored:
+        try:
+            ray.init(
+                address="local",
+                num_cpus=settings.cpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+                log_to_driver=settings.log_level == "debug",
+                logging_level=logging.getLevelNamesMapping()[level],
+            )
+            # Again: Ray has put a handler of its own there, which aborts the process.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            serve.start(
+                proxy_location="HeadOnly",
+                http_options={"host": settings.host, "port": settings.port},
+                grpc_options=grpc_options(settings),
+                logging_config=logging_config,
+            )
+            ingress = serve.run(
+                build(stored),
+                name=APP_NAME,
+                logging_config=logging_config,
+            )
+            yield f"http://{reachable(settings.host)}:{settings.port}"
+            drain(ingress, settings.drain_seconds)
+            # Before Ray goes: a shutdown cuts connections though the replicas are not done.
+            serve.delete(APP_NAME)
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _with_store(settings: Settings) -> Iterator[Settings]:
+    """The settings with the URL of a store: their own, or one that is started here."""
+    if settings.store_url is not None:
+        yield settings
+        return
+    with embedded_store(settings.store_dir or default_folder(settings.port)) as url:
+        yield settings.model_copy(update={"store_url": SecretStr(url)})
 
 
 def check(settings: Settings) -> None:
     """Refuse what would only fail within Ray, far away and many times over.
 
-    AddressTaken for a port, ModelError and CheckpointError for models that cannot be served.
+    AddressTaken for a port, ModelError and CheckpointError for models that cannot be served,
+    KeysUnusable and StoreUnusable for a file of keys and a store's address.
     """
+    if settings.api_keys_file is not None:
+        read_keys(settings.api_keys_file)
+    if settings.store_url is not None:
+        Store(settings.store_url.get_secret_value())
     _check_address(settings.host, settings.port)
     if settings.grpc_port:
         _check_address("0.0.0.0", settings.grpc_port)

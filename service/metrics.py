@@ -121,6 +121,18 @@ class IngressMetrics:
             "eqr_requests_rejected_total", "Requests that got a problem document.",
             ("code",), registry=self._registry,
         )  # fmt: skip
+        self._hits = Counter(
+            "eqr_cache_hits_total", "Solves whose answer was kept or just being made.",
+            registry=self._registry,
+        )  # fmt: skip
+        self._misses = Counter(
+            "eqr_cache_misses_total", "Solves that asked the cache in vain.",
+            registry=self._registry,
+        )  # fmt: skip
+
+    def count_cache(self, hit: bool) -> None:
+        """Count a solve that asked the cache."""
+        (self._hits if hit else self._misses).inc()
 
     def reject(self, code: str) -> None:
         """Count a request that was refused with `code`."""

@@ -6,14 +6,16 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from eqr_core.engine.budget import MAX_BREADTH, MAX_DEPTH, MAX_NFE, Budget
 from eqr_core.errors import EqrError
 
 PREFIX = "EQR_"
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s,]+)$")]
 
 
 class SettingsError(EqrError):
@@ -30,6 +32,16 @@ def usable_cpus(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
         return max(1, min(cpus, int(limit) // int(period)))
     except (OSError, ValueError):  # no such file here, or "max"
         return cpus
+
+
+def _seconds(default: float, description: str) -> Any:
+    return Field(
+        default=default,
+        ge=1,
+        le=31_536_000,
+        allow_inf_nan=False,
+        description=f"{description[:-1]}, in seconds.",
+    )
 
 
 class Settings(BaseSettings):
@@ -61,7 +73,25 @@ class Settings(BaseSettings):
         default_factory=usable_cpus, ge=1, le=1024, description="CPUs the local Ray may use."
     )
     max_body_bytes: int = Field(
-        default=1 << 16, ge=1024, le=1 << 26, description="Largest request body, in bytes."
+        default=1 << 20, ge=1024, le=1 << 26, description="Largest request body, in bytes."
+    )
+    max_batch: int = Field(
+        default=256, ge=1, le=65536, description="Most requests of one batch or job."
+    )
+    max_depth: int = Field(
+        default=MAX_DEPTH, ge=Budget.depth, le=MAX_DEPTH, description="Largest depth of a budget."
+    )
+    max_breadth: int = Field(
+        default=MAX_BREADTH,
+        ge=Budget.breadth,
+        le=MAX_BREADTH,
+        description="Largest breadth of a budget.",
+    )
+    max_nfe: int = Field(
+        default=MAX_NFE,
+        ge=Budget.depth * Budget.breadth,
+        le=MAX_NFE,
+        description="Most outer steps that a budget may come to.",
     )
     deadline_ms: float = Field(
         default=60_000.0,
@@ -84,14 +114,43 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="How long running solves may go on after a stop signal, in seconds.",
     )
+    store_url: SecretStr | None = Field(
+        default=None,
+        description="redis:// or unix:// URL of the store; without it eqr serve starts its own.",
+    )
+    store_dir: Path | None = Field(
+        default=None, description="Folder of the store that eqr serve starts."
+    )
+    cache_seconds: float = _seconds(3600, "How long answers are kept.")
+    idempotency_seconds: float = _seconds(86_400, "How long an Idempotency-Key counts.")
+    job_seconds: float = _seconds(86_400, "How long a job may wait and run.")
+    job_result_seconds: float = _seconds(86_400, "How long a job's results are kept.")
+    job_items: int = Field(
+        default=32, ge=1, le=4096, description="Items of jobs that run at a time in an ingress."
+    )
+    max_jobs: int = Field(
+        default=1000, ge=1, le=1_000_000, description="Jobs that may wait or run."
+    )
+    api_keys_file: Path | None = Field(
+        default=None, description="File of API keys, made by eqr keys; without it all may in."
+    )
+    cors_origins: Annotated[tuple[Origin, ...], NoDecode] = Field(
+        default=(), description="Origins whose pages may call, comma-separated; *: all."
+    )
     log_level: LogLevel = Field(default="info", description="debug, info, warning or error.")
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(name.strip() for name in value.split(",") if name.strip())
         return value
+
+    @field_validator("api_keys_file", "store_dir")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        # Replicas have other working folders.
+        return None if value is None else value.absolute()
 
     @model_validator(mode="after")
     def _refuse_unknown_variables(self) -> Settings:

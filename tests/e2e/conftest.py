@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -42,6 +43,10 @@ HTTP = httpx.Client(timeout=None)
 """Without limits of time: a test that waits too long is a slow machine, not a fault."""
 
 
+STATE = tempfile.TemporaryDirectory(prefix="eqr-state-")
+"""Where a service without --store-dir keeps its store."""
+
+
 def environment() -> dict[str, str]:
     """This process's, without settings of its own, for a Ray with a token of its own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("EQR_")}
@@ -52,6 +57,7 @@ def environment() -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": TOKEN,
         "OMP_NUM_THREADS": "1",
+        "XDG_STATE_HOME": STATE.name,
         "COLUMNS": "120",
     }
 
@@ -79,8 +85,9 @@ def serving(folder: Path, *flags: str) -> Iterator[Server]:
     port, grpc_port = free_ports(2)
     log = folder / "serve.log"
     with log.open("wb") as out:
+        place = ["--cpus", "1", "--store-dir", str(folder / "store")]
         process = subprocess.Popen(
-            [*EQR, "serve", *ports(port, grpc_port), "--cpus", "1", *flags],
+            [*EQR, "serve", *ports(port, grpc_port), *place, *flags],
             stdout=out,
             stderr=subprocess.STDOUT,
             env=environment(),

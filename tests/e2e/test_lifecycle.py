@@ -55,7 +55,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 def long_solve(pool: ThreadPoolExecutor, url: str) -> Future[httpx.Response]:
     """A solve that goes on for a while, begun and now in its slots."""
-    body = {"grid": NINE, "budget": LONG}
+    body = {"grid": NINE, "budget": LONG, "cache": False}
     answer = pool.submit(HTTP.post, f"{url}/solve", json=body)
     eventually(lambda: answer.done() or samples(url)["eqr_slots_busy"] > 0)
     assert not answer.done(), answer.result().text
@@ -122,7 +122,8 @@ def test_two_replicas_share_the_work_and_outlive_each_other(
     own_model: Path, tmp_path: Path
 ) -> None:
     def solve(number: int) -> int:
-        body = {"grid": NINE, "seed": number, "budget": {"depth": 50, "breadth": 1}}
+        budget = {"depth": 50, "breadth": 1}
+        body = {"grid": NINE, "seed": number, "budget": budget, "cache": False}
         return HTTP.post(f"{server.url}/solve", json=body).status_code
 
     with serving(tmp_path, "--models", str(own_model), "--replicas", "2") as server:

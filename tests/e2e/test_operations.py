@@ -18,6 +18,7 @@ HISTOGRAMS = {
 }  # fmt: skip
 COUNTERS = {
     "eqr_solves", "eqr_trajectories", "eqr_outer_steps", "eqr_requests_rejected",
+    "eqr_cache_hits", "eqr_cache_misses",
 }  # fmt: skip
 GAUGES = {"eqr_slots", "eqr_slots_busy", "eqr_requests_waiting"}
 
@@ -55,6 +56,7 @@ def test_the_metrics_count_what_was_done(server_url: str) -> None:
                 "grid": FOUR,
                 "seed": seed,
                 "model": "other",
+                "cache": False,
                 "budget": {"depth": 5, "breadth": 3, "stop": "exhausted"},
             },
         ).json()

@@ -1,0 +1,172 @@
+"""A service with API keys and ceilings, whose processes die."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.security import new_key
+from tests.checkpoints import save_random
+from tests.e2e.conftest import HTTP, Server, eventually, serving
+from tests.e2e.test_lifecycle import processes
+
+FOUR = "1...4...2..3...."
+ALICE, ALICE_LINE = new_key("alice")
+BOB, BOB_LINE = new_key("bob")
+SLOW, SLOW_LINE = new_key("slow")
+POOR, POOR_LINE = new_key("poor")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("guarded")
+    save_random(place / "random")
+    limited = [
+        {**json.loads(SLOW_LINE), "rate_per_minute": 2},
+        {**json.loads(POOR_LINE), "nfe_per_day": 3},
+    ]
+    (place / "keys").write_text("\n".join([ALICE_LINE, BOB_LINE, *map(json.dumps, limited)]))
+    return place
+
+
+def guarded(folder: Path) -> Any:
+    return serving(
+        folder,
+        *("--models", str(folder / "random"), "--api-keys-file", str(folder / "keys")),
+        *("--max-depth", "512", "--cors-origins", "https://here.example"),
+    )
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    with guarded(folder) as one:
+        yield one
+
+
+def ask(server: Server, path: str, sent: Any = None, key: str = ALICE) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {key}"}
+    if sent is None:
+        return HTTP.get(f"{server.url}{path}", headers=headers)
+    return HTTP.post(f"{server.url}{path}", json=sent, headers=headers)
+
+
+def code(response: httpx.Response) -> tuple[int, str]:
+    return response.status_code, response.json()["code"]
+
+
+def body(seed: int = 0, depth: int = 3, breadth: int = 1) -> dict[str, Any]:
+    budget = {"depth": depth, "breadth": breadth, "stop": "exhausted"}
+    return {"grid": FOUR, "seed": seed, "budget": budget, "cache": False}
+
+
+def test_only_who_has_a_key_may_in(server: Server) -> None:
+    for path in ("/models", "/jobs/x"):
+        refused = HTTP.get(f"{server.url}{path}")
+        assert code(refused) == (401, "unauthenticated")
+        assert refused.headers["www-authenticate"].startswith("Bearer")
+    for path in ("/solve", "/solve/batch", "/solve/stream", "/jobs"):
+        assert code(HTTP.post(f"{server.url}{path}", json=body())) == (401, "unauthenticated")
+        assert code(ask(server, path, body(), key="wrong")) == (401, "unauthenticated")
+    for path in ("/health/live", "/health/ready", "/metrics", "/docs", "/openapi.json"):
+        assert HTTP.get(f"{server.url}{path}").status_code == 200
+    assert ask(server, "/solve", body()).status_code == 200
+    header = {"X-API-Key": BOB}
+    assert HTTP.post(f"{server.url}/solve", json=body(), headers=header).status_code == 200
+
+
+def test_ceilings_rates_and_quotas(server: Server) -> None:
+    above = ask(server, "/solve", body(depth=513))
+    assert code(above) == (422, "invalid_budget")
+    assert "513" in above.json()["detail"]
+    assert "512" in above.json()["detail"]
+    assert code(ask(server, "/jobs", body(depth=513))) == (422, "invalid_budget")
+    (end,) = ask(server, "/solve/batch", [body(depth=513)]).json()["results"]
+    assert end["error"]["code"] == "invalid_budget"
+
+    assert [ask(server, "/solve", body(), key=SLOW).status_code for _ in range(2)] == [200, 200]
+    fast = ask(server, "/solve", body(), key=SLOW)
+    assert code(fast) == (429, "rate_limited")
+    assert 0 < int(fast.headers["retry-after"]) <= 30
+
+    assert ask(server, "/solve", body(depth=3), key=POOR).json()["nfe"] == 3
+    spent = ask(server, "/solve", body(), key=POOR)
+    assert code(spent) == (429, "quota_exceeded")
+    assert int(spent.headers["retry-after"]) > 0
+
+
+def test_other_origins_only_where_named(server: Server) -> None:
+    def allowed(origin: str) -> str | None:
+        headers = {"Origin": origin, "Access-Control-Request-Method": "POST",
+                   "Access-Control-Request-Headers": "authorization,content-type"}  # fmt: skip
+        answer = HTTP.options(f"{server.url}/solve", headers=headers)
+        found: str | None = answer.headers.get("access-control-allow-origin")
+        return found
+
+    assert allowed("https://here.example") == "https://here.example"
+    assert allowed("https://there.example") is None
+
+
+def test_a_job_is_its_owners_alone(server: Server) -> None:
+    name = ask(server, "/jobs", body()).json()["id"]
+    assert code(ask(server, f"/jobs/{name}", key=BOB)) == (404, "unknown_job")
+    assert ask(server, f"/jobs/{name}").json()["id"] == name
+
+
+def state(server: Server, name: str) -> tuple[str, int]:
+    response = ask(server, f"/jobs/{name}")
+    if response.status_code != 200:
+        return "", 0
+    return response.json()["state"], response.json()["progress"]["done"]
+
+
+def test_jobs_outlive_the_ingress_the_store_and_the_service(folder: Path) -> None:
+    items = [body(seed, depth=512, breadth=4) for seed in range(60)]
+    with guarded(folder) as server:
+        name = ask(server, "/jobs", items).json()["id"]
+        eventually(lambda: state(server, name)[1] > 0)
+        (ingress,) = processes(server.process.pid, "ray::ServeReplica:eqr:Ingress")
+        os.kill(ingress, signal.SIGKILL)
+        eventually(lambda: state(server, name)[0] in ("running", "done"))
+        done = state(server, name)[1]
+        (store,) = [
+            one
+            for one in processes(server.process.pid, "")
+            if b"valkey-server" in Path(f"/proc/{one}/cmdline").read_bytes()
+        ]
+        os.kill(store, signal.SIGKILL)
+        # Solves do not need it.
+        assert ask(server, "/solve", body()).status_code == 200
+        eventually(lambda: state(server, name)[1] >= done > 0)
+    with guarded(folder) as server:
+        assert state(server, name)[1] >= done
+        eventually(lambda: state(server, name)[0] == "done")
+        results = ask(server, f"/jobs/{name}").json()["results"]
+        assert [end["answer"]["seed"] for end in results] == list(range(60))
+
+
+def test_the_log_is_json_and_tells_no_key(server: Server) -> None:
+    request_id = "find-this-one"
+    headers = {"X-Request-Id": request_id, "X-API-Key": ALICE}
+    assert HTTP.get(f"{server.url}/models", headers=headers).status_code == 200
+    texts = [one.read_text() for one in _logs(server)]
+    lines = [json.loads(line) for text in texts for line in text.splitlines() if "{" in line]
+    (told,) = [line for line in lines if line.get("request") == request_id]
+    assert (told["method"], told["path"], told["status"]) == ("GET", "/models", 200)
+    assert told["owner"] == "alice"
+    for key in (ALICE, BOB, SLOW, POOR):
+        assert not any(key in text for text in texts)
+        assert key not in server.log.read_text()
+
+
+def _logs(server: Server) -> list[Path]:
+    """Log files of the server's ingress replica."""
+    (ingress,) = processes(server.process.pid, "ray::ServeReplica:eqr:Ingress")
+    open_files = {one.readlink() for one in Path(f"/proc/{ingress}/fd").iterdir()}
+    return [one for one in open_files if one.name.startswith("replica_")]
