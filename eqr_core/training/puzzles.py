@@ -109,6 +109,10 @@ def _training_set(
         )
     rest, held_out = distinct.split(min(recipe.validation_rows, len(distinct) // 5), 0)
     train = without_relatives(rest, held_out)
+    if not len(train):
+        raise DataError(
+            f"all {len(rest)} other puzzles of {mix.size} have the solution grid of one held out"
+        )
     pools, shares = _pools(train, {} if generated else mix.sources, mix.size)
     sizes = torch.tensor([len(pool) for pool in pools])
     return TrainingSet(
