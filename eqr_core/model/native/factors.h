@@ -1,7 +1,9 @@
 // Products of float32 matrices: on AMX tiles, as sums of products of bfloat16 parts, or on vectors.
 //
-// Both classes offer the same: `put` writes 32 columns of a row of a left factor, `pack` a right
-// factor, `block` multiplies 32 rows by 32 columns. Rows, columns and depths are multiples of 32.
+// Both classes offer the same. `put` writes 32 columns of a row of a left factor, `pack` a right
+// factor. A `Product` computes 32 rows x 32 columns piece by piece, so that tiles are at work
+// while vectors are: a core does not look far enough ahead to do that by itself. Rows, columns and
+// depths are multiples of 32.
 #pragma once
 
 #include "vectors.h"
@@ -46,42 +48,80 @@ struct Tiled {
             }
     }
 
-    // c [32, 32] = rows of a [., k], their parts a_part apart, . columns j to j + 31 of b [k, n].
-    static void block(float* c, long ldc, const bf16* a, long a_part, const bf16* b, long j, long k,
-                      long n) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-        for (long step = 0; step < k / 32; ++step) {
-            const bf16* left = a + step * 32;
-            const bf16* right = b + (step * (n / 16) + j / 16) * TILE;
-            int loaded = -1;
-#pragma GCC unroll 3
-            for (int q = 0; q < PARTS; ++q) {
-                _tile_loadd(6, right + q * k * n, 64);
-                _tile_loadd(7, right + q * k * n + TILE, 64);
-#pragma GCC unroll 3
-                for (int turn = 0; turn < PARTS - q; ++turn) {
-                    // There and back, so that a part stays where it is when q changes.
-                    const int p = q % 2 ? turn : PARTS - 1 - q - turn;
-                    if (p != loaded) {
-                        _tile_loadd(4, left + p * a_part, 2 * k);
-                        _tile_loadd(5, left + p * a_part + 16 * k, 2 * k);
-                        loaded = p;
-                    }
-                    _tile_dpbf16ps(0, 4, 6);
-                    _tile_dpbf16ps(1, 4, 7);
-                    _tile_dpbf16ps(2, 5, 6);
-                    _tile_dpbf16ps(3, 5, 7);
-                }
+    // The tiles hold one product at a time: finish it before another is begun.
+    class Product {
+      public:
+        // c [32, 32] = rows of a [., k], their parts a_part apart, . columns j to j + 31 of b [k, n].
+        Product(float* c, long ldc, const bf16* a, long a_part, const bf16* b, long j, long k,
+                long n)
+            : c(c), ldc(ldc), a(a), a_part(a_part), b(b + j / 16 * TILE), k(k), n(n) {
+            stored(a);
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
+        }
+
+        // Pieces to compute at each of so many turns.
+        long share(long turns) const {
+            return turns ? (k / 32 * PAIRS + turns - 1) / turns : 0;
+        }
+
+        void advance(long pieces) {
+            for (; pieces && step < k / 32; --pieces) piece();
+        }
+
+        void finish() {
+            while (step < k / 32) piece();
+            _tile_stored(0, c, 4 * ldc);
+            _tile_stored(1, c + 16, 4 * ldc);
+            _tile_stored(2, c + 16 * ldc, 4 * ldc);
+            _tile_stored(3, c + 16 * ldc + 16, 4 * ldc);
+        }
+
+      private:
+        static constexpr long PAIRS = PARTS * (PARTS + 1) / 2;
+        float* c;
+        long ldc;
+        const bf16* a;
+        long a_part;
+        const bf16* b;
+        long k, n, step = 0;
+        int p = PARTS - 1, q = 0;  // parts of a and b to multiply next
+        bool fresh_a = true, fresh_b = true;
+
+        // The pairs go there and back along p, so that a's part stays where it is when q changes.
+        void piece() {
+            if (fresh_b) {
+                const bf16* right = b + q * k * n + step * (n / 16) * TILE;
+                _tile_loadd(6, right, 64);
+                _tile_loadd(7, right + TILE, 64);
+            }
+            if (fresh_a) {
+                const bf16* left = a + p * a_part + step * 32;
+                _tile_loadd(4, left, 2 * k);
+                _tile_loadd(5, left + 16 * k, 2 * k);
+            }
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+            const int last = q % 2 ? PARTS - 1 - q : 0;
+            fresh_b = p == last;
+            fresh_a = !fresh_b;
+            if (!fresh_b) {
+                p += q % 2 ? 1 : -1;
+            } else if (++q == PARTS) {
+                q = 0;
+                p = PARTS - 1;
+                ++step;
+                fresh_a = true;
+            } else if (p > PARTS - 1 - q) {
+                p = PARTS - 1 - q;
+                fresh_a = true;
             }
         }
-        _tile_stored(0, c, 4 * ldc);
-        _tile_stored(1, c + 16, 4 * ldc);
-        _tile_stored(2, c + 16 * ldc, 4 * ldc);
-        _tile_stored(3, c + 16 * ldc + 16, 4 * ldc);
-    }
+    };
 };
 #endif
 
@@ -99,26 +139,39 @@ struct Plain {
             for (long i = 0; i < k; ++i) at[j / 32 * k * 32 + i * 32 + j % 32] = weight[j * k + i];
     }
 
-    static void block(float* c, long ldc, const float* a, long, const float* b, long j, long k,
-                      long) {
-        constexpr int ROWS = 8;
-        b += j * k;
-        for (int m = 0; m < 32; m += ROWS) {
-            Vec sum[ROWS][2];
-            for (auto& pair : sum) pair[0] = pair[1] = set(0);
-            for (long i = 0; i < k; ++i) {
-                const Vec b0 = load(b + i * 32), b1 = load(b + i * 32 + 16);
+    class Product {
+      public:
+        Product(float* c, long ldc, const float* a, long, const float* b, long j, long k, long)
+            : c(c), ldc(ldc), a(a), b(b + j * k), k(k) {}
+
+        long share(long) const { return 0; }
+        void advance(long) {}
+
+        void finish() {
+            constexpr int ROWS = 8;
+            for (int m = 0; m < 32; m += ROWS) {
+                Vec sum[ROWS][2];
+                for (auto& pair : sum) pair[0] = pair[1] = set(0);
+                for (long i = 0; i < k; ++i) {
+                    const Vec b0 = load(b + i * 32), b1 = load(b + i * 32 + 16);
 #pragma GCC unroll 8
-                for (int r = 0; r < ROWS; ++r) {
-                    const Vec x = set(a[(m + r) * k + i]);
-                    sum[r][0] = _mm512_fmadd_ps(x, b0, sum[r][0]);
-                    sum[r][1] = _mm512_fmadd_ps(x, b1, sum[r][1]);
+                    for (int r = 0; r < ROWS; ++r) {
+                        const Vec x = set(a[(m + r) * k + i]);
+                        sum[r][0] = _mm512_fmadd_ps(x, b0, sum[r][0]);
+                        sum[r][1] = _mm512_fmadd_ps(x, b1, sum[r][1]);
+                    }
                 }
+                for (int r = 0; r < ROWS; ++r)
+                    for (int i = 0; i < 2; ++i) store(c + (m + r) * ldc + 16 * i, sum[r][i]);
             }
-            for (int r = 0; r < ROWS; ++r)
-                for (int i = 0; i < 2; ++i) store(c + (m + r) * ldc + 16 * i, sum[r][i]);
         }
-    }
+
+      private:
+        float* c;
+        long ldc;
+        const float *a, *b;
+        long k;
+    };
 };
 
 }  // namespace eqr

@@ -32,6 +32,9 @@ inline const char* bytes(const void* at, long offset) {
 }
 
 #ifdef __AMX_BF16__
+// The compiler does not know that tiles are loaded from memory: what is stored before this, is.
+inline void stored(const void* at) { __asm__ volatile("" ::"r"(at) : "memory"); }
+
 // Eight tiles of 16 rows x 64 bytes for this thread; what was configured before comes back.
 class Tiles {
   public:
@@ -42,6 +45,7 @@ class Tiles {
             config[16 + 2 * t] = 64;
             config[48 + t] = 16;
         }
+        stored(config);
         _tile_loadconfig(config);
     }
     ~Tiles() {
@@ -59,6 +63,7 @@ class Tiles {
 
 inline void block_amx(float* c, long ldc, Left a, Right b, long steps, bool add) {
     const long stride = ldc * 4;
+    stored(a.at);
     if (add) {
         _tile_loadd(0, c, stride);
         _tile_loadd(1, c + 16, stride);
