@@ -152,6 +152,20 @@ class Idempotency:
             pause = min(2 * pause, 0.5)
 
 
+def check_key(key: str) -> None:
+    """Raise a Refusal ``invalid_idempotency_key`` where `key` cannot be used."""
+    if _VALID_KEY.fullmatch(key) is None:
+        raise Refusal(
+            "invalid_idempotency_key", f"{HEADER} must be 1 to 255 visible ASCII characters"
+        )
+
+
+def names_of(owner: str, key: str, *content: bytes) -> tuple[str, str, str]:
+    """Name of the owner's key, fingerprint of the request's content, and a name of both."""
+    name, fingerprint = _digest(owner.encode(), key.encode()), _digest(*content)
+    return name, fingerprint, _digest(name.encode(), fingerprint.encode())
+
+
 class IdempotencyGate:
     """ASGI middleware; stands after the Guard, whose owners have keys of their own.
 
@@ -172,14 +186,10 @@ class IdempotencyGate:
         if scope["method"] != "POST" or given is None:
             await self._app(scope, receive, send)
             return
-        if _VALID_KEY.fullmatch(given) is None:
-            raise Refusal(
-                "invalid_idempotency_key", f"{HEADER} must be 1 to 255 visible ASCII characters"
-            )
+        check_key(given)
         body = await _body(receive)
-        name = _digest(state.get("owner", "").encode(), given.encode())
-        fingerprint = _digest(scope["path"].encode(), scope.get("query_string", b""), body)
-        state["repetition"] = _digest(name.encode(), fingerprint.encode())
+        content = (scope["path"].encode(), scope.get("query_string", b""), body)
+        name, fingerprint, state["repetition"] = names_of(state.get("owner", ""), given, *content)
         async with self._idempotency.claim(name, fingerprint) as claim:
             if isinstance(claim, KeptAnswer):
                 await _replay_answer(claim, send)

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
-
 from service.schemas import (
+    BatchItem,
     FieldProblem,
+    JobAnswer,
     ModelAnswer,
+    ProblemDocument,
     ProgressAnswer,
     SolveAnswer,
-    SolveBody,
     TrajectoryAnswer,
 )
 from service.stubs import solver_pb2 as pb
@@ -36,23 +36,20 @@ INCLUDES: Mapping[int, str] = {
     pb.INCLUDE_TRAJECTORIES: "trajectories",
     pb.INCLUDE_HISTORY: "history",
 }
+JOB_STATES: Mapping[str, pb.JobState] = {
+    "queued": pb.JOB_STATE_QUEUED,
+    "running": pb.JOB_STATE_RUNNING,
+    "done": pb.JOB_STATE_DONE,
+    "failed": pb.JOB_STATE_FAILED,
+    "cancelled": pb.JOB_STATE_CANCELLED,
+    "expired": pb.JOB_STATE_EXPIRED,
+}
 NOT_GIVEN = 0
 LIMITS = ("depth", "breadth", "nfe", "deadline_ms", "tolerance")
 
 
-def body_of(request: pb.SolveRequest) -> SolveBody:
-    """What `request` asks for; RequestValidationError names each field outside its limits."""
-    try:
-        return SolveBody.model_validate(_fields(request))
-    except ValidationError as error:
-        # As FastAPI tells of a body: one reader of faults, the same codes and places.
-        faults = error.errors(include_url=False)
-        raise RequestValidationError(
-            [{**fault, "loc": ("body", *fault["loc"])} for fault in faults]
-        ) from None
-
-
-def _fields(request: pb.SolveRequest) -> dict[str, Any]:
+def fields_of(request: pb.SolveRequest) -> dict[str, Any]:
+    """What `request` asks for, as a body of ``POST /solve`` would; not checked."""
     given: dict[str, Any] = {
         "grid": request.grid,
         "budget": _budget(request.budget),
@@ -61,6 +58,8 @@ def _fields(request: pb.SolveRequest) -> dict[str, Any]:
         "priority": request.priority,
         "include": [_named(INCLUDES, value) for value in request.include if value != NOT_GIVEN],
     }
+    if request.skip_cache:
+        given["cache"] = False
     if request.task:
         given["task"] = request.task
     if request.model:
@@ -125,6 +124,39 @@ def event_message(event: ProgressAnswer | SolveAnswer) -> pb.SolveStreamResponse
 def model_message(model: ModelAnswer) -> pb.Model:
     """`model` as a message; the measured results stay with REST and the card."""
     return pb.Model(**model.model_dump(exclude={"results"}))
+
+
+def item_message(item: BatchItem | None) -> pb.ItemResult:
+    """The end of an item; None never ended."""
+    if item is None:
+        return pb.ItemResult()
+    if item.answer is not None:
+        return pb.ItemResult(answer=answer_message(item.answer))
+    return pb.ItemResult(error=_error(item.error) if item.error is not None else None)
+
+
+def _error(problem: ProblemDocument) -> pb.ItemError:
+    faults = [fault_message(one) for one in problem.errors or ()]
+    return pb.ItemError(code=problem.code, detail=problem.detail, faults=faults)
+
+
+def job_message(job: JobAnswer) -> pb.Job:
+    """`job` as a message."""
+    return pb.Job(
+        id=job.id,
+        state=JOB_STATES[job.state],
+        done=job.progress.done,
+        total=job.progress.total,
+        created_ms=_ms(job.created_at),
+        ended_ms=None if job.ended_at is None else _ms(job.ended_at),
+        expires_ms=None if job.expires_at is None else _ms(job.expires_at),
+        error=job.error or "",
+        results=[item_message(item) for item in job.results or ()],
+    )
+
+
+def _ms(moment: datetime) -> int:
+    return round(moment.timestamp() * 1e3)
 
 
 def fault_message(problem: FieldProblem) -> pb.Fault:

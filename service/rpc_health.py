@@ -8,7 +8,7 @@ from typing import Any
 
 from grpc_health.v1 import health_pb2
 
-from service.gateway import Gateway
+from service.desk import Desk
 from service.problems import Refusal
 from service.rpc_context import Call
 from service.stubs import solver_pb2
@@ -20,17 +20,17 @@ SERVICES = ("", solver_pb2.DESCRIPTOR.services_by_name["Solver"].full_name)
 
 
 class HealthRpc:
-    """Methods of grpc.health.v1.Health for an ingress that holds a gateway.
+    """Methods of grpc.health.v1.Health for an ingress that holds a desk.
 
     SERVING means what `/health/ready` means.
     """
 
-    _gateway: Gateway
+    _desk: Desk
 
     async def Check(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
         if request.service not in SERVICES:
             message = f"there is no service {request.service[:200]!r}"
-            Call(grpc_context).refuse(Refusal("not_found", message))
+            Call(grpc_context, "Check").refuse(Refusal("not_found", message))
             return health_pb2.HealthCheckResponse()
         return await self._health()
 
@@ -48,17 +48,17 @@ class HealthRpc:
             if health.status != last:
                 last = health.status
                 yield health
-            if self._gateway.draining:
+            if self._desk.gateway.draining:
                 # Or the stream would hold up the replica's end.
                 refusal = Refusal("draining", "the service is shutting down")
-                Call(grpc_context).refuse(refusal)
+                Call(grpc_context, "Watch").refuse(refusal)
                 yield health
                 return
             await asyncio.sleep(WATCH_SECONDS)
 
     async def _health(self) -> Any:
         try:
-            await self._gateway.check_ready()
+            await self._desk.gateway.check_ready()
         except Refusal:
             return _NOT_SERVING
         return _SERVING

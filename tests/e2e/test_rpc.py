@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import grpc
@@ -71,6 +72,66 @@ def test_models_are_listed(stub: Any, server_url: str) -> None:
     assert names == [one["name"] for one in HTTP.get(f"{server_url}/models").json()["models"]]
 
 
+def test_a_batch_has_an_end_for_each_item(stub: Any) -> None:
+    budget = pb.Budget(depth=3, breadth=1)
+    requests = [
+        pb.SolveRequest(grid=FOUR, seed=1, model="other", budget=budget),
+        pb.SolveRequest(grid="1"),
+        pb.SolveRequest(grid=FOUR, seed=2, model="other", budget=budget),
+    ]
+    first, second, third = stub.SolveBatch(pb.SolveBatchRequest(requests=requests)).results
+    assert (first.answer.seed, third.answer.seed) == (1, 2)
+    assert second.error.code == "invalid_grid"
+    assert [fault.field for fault in second.error.faults] == ["grid"]
+    error, info, _ = failed(lambda: stub.SolveBatch(pb.SolveBatchRequest()))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert info.reason == "invalid_request"
+
+
+def test_a_job_runs_and_is_read_by_both_ways_in(stub: Any, server_url: str) -> None:
+    one = pb.SolveRequest(grid=FOUR, model="other", budget=pb.Budget(depth=3, breadth=1))
+    request = pb.SubmitJobRequest(requests=[one, one], idempotency_key=f"job-{time.time_ns()}")
+    job = stub.SubmitJob(request).job
+    assert job.total == 2
+    assert stub.SubmitJob(request).job.id == job.id
+    ask = pb.GetJobRequest(id=job.id)
+    eventually(lambda: stub.GetJob(ask).job.state == pb.JOB_STATE_DONE)
+    done = stub.GetJob(ask).job
+    assert (done.done, done.total) == (2, 2)
+    assert [end.WhichOneof("outcome") for end in done.results] == ["answer", "answer"]
+    assert done.created_ms <= done.ended_ms < done.expires_ms
+    told = HTTP.get(f"{server_url}/jobs/{job.id}").json()
+    assert [end["answer"]["text"] for end in told["results"]] == [
+        end.answer.text for end in done.results
+    ]
+    assert stub.CancelJob(pb.CancelJobRequest(id=job.id)).job.state == pb.JOB_STATE_DONE
+    error, info, _ = failed(lambda: stub.GetJob(pb.GetJobRequest(id="nobody")))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+    assert info.reason == "unknown_job"
+
+
+def test_a_job_is_cancelled(stub: Any, server_url: str) -> None:
+    job = stub.SubmitJob(
+        pb.SubmitJobRequest(requests=[pb.SolveRequest(grid=NINE, budget=LONG)])
+    ).job
+    eventually(lambda: samples(server_url)["eqr_slots_busy"] > 0)
+    assert stub.CancelJob(pb.CancelJobRequest(id=job.id)).job.state == pb.JOB_STATE_CANCELLED
+    eventually(lambda: samples(server_url)["eqr_slots_busy"] == 0)
+    (end,) = stub.GetJob(pb.GetJobRequest(id=job.id)).job.results
+    assert end.WhichOneof("outcome") is None
+
+
+def test_an_idempotency_key_repeats_the_first_answer(stub: Any) -> None:
+    metadata = [("idempotency-key", f"solve-{time.time_ns()}")]
+    request = pb.SolveRequest(grid=FOUR, model="other", skip_cache=True)
+    first = stub.Solve(request, metadata=metadata)
+    assert stub.Solve(request, metadata=metadata) == first
+    other = pb.SolveRequest(grid=FOUR, model="other", seed=1)
+    error, info, _ = failed(lambda: stub.Solve(other, metadata=metadata))
+    assert error.code() is grpc.StatusCode.ALREADY_EXISTS
+    assert info.reason == "idempotency_conflict"
+
+
 def test_a_bad_request_has_details_and_its_id(stub: Any) -> None:
     request = pb.SolveRequest(grid="11" + "." * 14, budget=pb.Budget(depth=5))
     error, info, status = failed(lambda: stub.Solve(request, metadata=[("x-request-id", "my-id")]))
@@ -99,7 +160,7 @@ def test_bytes_that_are_no_message_are_refused(channel: grpc.Channel) -> None:
 
 
 def test_a_message_above_the_limit_is_refused(stub: Any) -> None:
-    error, info, _ = failed(lambda: stub.Solve(pb.SolveRequest(grid="." * 70_000)))
+    error, info, _ = failed(lambda: stub.Solve(pb.SolveRequest(grid="." * (1 << 21))))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert info.reason == "body_too_large"
 

@@ -5,24 +5,38 @@ from __future__ import annotations
 import math
 import pickle
 import runpy
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from fastapi.exceptions import RequestValidationError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.batch import body_of
 from service.messages import (
     answer_message,
-    body_of,
     event_message,
     fault_message,
     field_of,
+    fields_of,
+    item_message,
+    job_message,
     model_message,
 )
-from service.problems import refusal_of
-from service.schemas import FieldProblem, ModelAnswer, ProgressAnswer, SolveAnswer, SolveBody
+from service.problems import Refusal, refusal_of
+from service.schemas import (
+    BatchItem,
+    FieldProblem,
+    JobAnswer,
+    JobProgress,
+    JobState,
+    ModelAnswer,
+    ProgressAnswer,
+    SolveAnswer,
+    SolveBody,
+)
 from service.stubs import solver_pb2 as pb
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +78,10 @@ ANSWER = SolveAnswer.model_validate(
 )
 
 
+def read(request: pb.SolveRequest) -> SolveBody:
+    return body_of(fields_of(request))
+
+
 def test_the_stubs_are_what_make_proto_makes(tmp_path: Path) -> None:
     made = runpy.run_path(str(ROOT / "proto" / "generate.py"))
     made["generate"](tmp_path)
@@ -73,12 +91,14 @@ def test_the_stubs_are_what_make_proto_makes(tmp_path: Path) -> None:
 
 
 def test_messages_travel_between_processes() -> None:
-    message = pb.SolveBatchRequest(requests=[pb.SolveRequest(grid=FOUR, include=[1])])
+    message = pb.SolveBatchRequest(
+        requests=[pb.SolveRequest(grid=FOUR, include=[pb.INCLUDE_HISTORY])]
+    )
     assert pickle.loads(pickle.dumps(message)) == message
 
 
 def test_the_empty_request_is_the_defaults_of_rest() -> None:
-    assert body_of(pb.SolveRequest(grid=FOUR)) == SolveBody(grid=FOUR)
+    assert read(pb.SolveRequest(grid=FOUR)) == SolveBody(grid=FOUR)
 
 
 def test_every_field_arrives() -> None:
@@ -94,8 +114,9 @@ def test_every_field_arrives() -> None:
         selection=pb.SELECTION_MAJORITY,
         priority=-1000,
         include=[pb.INCLUDE_TRAJECTORIES, pb.INCLUDE_HISTORY],
+        skip_cache=True,
     )
-    given = body_of(request).model_dump(exclude_unset=True)
+    given = read(request).model_dump(exclude_unset=True)
     assert given == {
         "grid": FOUR,
         "task": "sudoku",
@@ -113,13 +134,14 @@ def test_every_field_arrives() -> None:
         "selection": "majority",
         "priority": -1000,
         "include": ("trajectories", "history"),
+        "cache": False,
     }
 
 
 @pytest.mark.parametrize("name", ["depth", "breadth", "nfe", "deadline_ms", "tolerance"])
 def test_a_limit_of_zero_is_given_and_not_the_default(name: str) -> None:
     budget = pb.Budget(**{name: 0})  # type: ignore[arg-type]
-    body = body_of(pb.SolveRequest(grid=FOUR, budget=budget))
+    body = read(pb.SolveRequest(grid=FOUR, budget=budget))
     assert getattr(body.budget, name) == 0
 
 
@@ -141,7 +163,7 @@ def test_a_value_outside_its_limits_is_named(
     fields: dict[str, Any], pointer: str, code: str
 ) -> None:
     with pytest.raises(RequestValidationError) as caught:
-        body_of(pb.SolveRequest(grid=FOUR, **fields))
+        read(pb.SolveRequest(grid=FOUR, **fields))
     refusal = refusal_of(caught.value)
     assert refusal is not None
     assert refusal.code == code
@@ -155,7 +177,7 @@ def test_whatever_can_be_read_is_a_body_or_a_refusal(data: bytes) -> None:
     except Exception:
         return
     try:
-        body_of(request)
+        read(request)
     except RequestValidationError as error:
         assert refusal_of(error) is not None
 
@@ -214,6 +236,31 @@ def test_a_model_arrives_whole() -> None:
     assert (message.name, message.task, message.parameters) == ("one", "sudoku", 5)
     assert (message.digest, message.description, message.license) == ("ab", "d", "l")
     assert not message.HasField("tolerance")
+
+
+def test_an_item_is_an_answer_or_an_error_or_nothing() -> None:
+    fault = FieldProblem(pointer="#/grid", place="row 1", message="m")
+    problem = Refusal("invalid_grid", "why", [fault]).document("id")
+    assert item_message(BatchItem(answer=ANSWER)).answer.text == ANSWER.text
+    error = item_message(BatchItem(error=problem)).error
+    assert (error.code, error.detail) == ("invalid_grid", "why")
+    assert [(one.field, one.place, one.message) for one in error.faults] == [("grid", "row 1", "m")]
+    assert item_message(None).WhichOneof("outcome") is None
+
+
+@pytest.mark.parametrize("state", get_args(JobState))
+def test_a_job_arrives_whole(state: JobState) -> None:
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
+    job = JobAnswer(
+        id="a", state=state, progress=JobProgress(done=1, total=2), created_at=moment, error="why",
+        ended_at=moment, results=[BatchItem(answer=ANSWER), None],
+    )  # fmt: skip
+    message = job_message(job)
+    assert pb.JobState.Name(message.state) == f"JOB_STATE_{state.upper()}"
+    assert (message.id, message.done, message.total, message.error) == ("a", 1, 2, "why")
+    assert message.created_ms == message.ended_ms == 1_767_323_045_678
+    assert not message.HasField("expires_ms")
+    assert [one.WhichOneof("outcome") for one in message.results] == ["answer", None]
 
 
 def test_pointers_become_field_paths() -> None:

@@ -11,8 +11,9 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import Mock
 
@@ -26,13 +27,13 @@ from ray.serve.grpc_util import RayServegRPCContext
 
 from service import proxy
 from service.metrics import IngressMetrics
-from service.orders import Order
+from service.orders import Order, order_of
 from service.problems import Refusal
 from service.proxy import BEHIND_EVENTS, add_services_here, is_loopback
 from service.rpc import SolverRpc
 from service.rpc_errors import DETAILS_KEY
 from service.rpc_health import HealthRpc
-from service.schemas import ModelAnswer, ProgressAnswer, SolveAnswer
+from service.schemas import ModelAnswer, ProgressAnswer, SolveAnswer, SolveBody
 from service.settings import Settings
 from service.stubs import solver_pb2 as pb
 from service.stubs.solver_pb2_grpc import SolverStub
@@ -42,9 +43,10 @@ FOUR = "1...4...2..3...."
 
 
 class Desk:
-    """In the gateway's place: keeps the orders, and answers as it is told."""
+    """In the desk's place and its gateway's: keeps the orders, and answers as it is told."""
 
     def __init__(self) -> None:
+        self.gateway = self
         self.orders: list[Order] = []
         self.draining = False
         self.error: Exception | None = None
@@ -52,6 +54,14 @@ class Desk:
         self.fails = ""
         self.told = 0
         self.left = asyncio.Event()
+
+    def owner_of(self, headers: Mapping[str, str]) -> str:
+        if headers.get("x-api-key") == "wrong":
+            raise Refusal("unauthenticated", "the key is not known")
+        return headers.get("x-api-key", "")
+
+    async def order(self, body: SolveBody, owner: str) -> Order:
+        return replace(order_of(body, 60_000), owner=owner)
 
     async def solve(self, order: Order) -> SolveAnswer:
         self.orders.append(order)
@@ -89,7 +99,7 @@ class Desk:
 
 class Ingress(SolverRpc, HealthRpc):
     def __init__(self, desk: Any) -> None:
-        self.desk = self._gateway = desk
+        self.desk = self._desk = desk
         self._settings = Settings(max_body_bytes=1024, cpus=1)
         self._metrics = IngressMetrics()
 
@@ -229,6 +239,29 @@ def test_a_bad_request_is_refused_with_details(
         bad = BadRequest()
         assert bool(fields) is any(one.Unpack(bad) for one in status_in(error).details)
         assert [one.field for one in bad.field_violations] == fields
+
+
+def test_a_key_stands_in_the_metadata() -> None:
+    async def call(desk: Desk, channel: Any) -> Any:
+        stub = SolverStub(channel)
+        mine = [("x-api-key", "mine")]
+        await stub.Solve(pb.SolveRequest(grid=FOUR), metadata=mine)
+        wrong = [("x-api-key", "wrong")]
+        return desk.orders, [
+            await refused(stub.Solve(pb.SolveRequest(grid=FOUR), metadata=wrong)),
+            await refused(stub.SolveBatch(pb.SolveBatchRequest(), metadata=wrong)),
+            await refused(read_all(stub.SolveStream(pb.SolveStreamRequest(), metadata=wrong))),
+            await refused(stub.SubmitJob(pb.SubmitJobRequest(), metadata=wrong)),
+            await refused(stub.GetJob(pb.GetJobRequest(), metadata=wrong)),
+            await refused(stub.CancelJob(pb.CancelJobRequest(), metadata=wrong)),
+            await refused(stub.ListModels(pb.ListModelsRequest(), metadata=wrong)),
+        ]
+
+    (order,), failed = run(call)
+    assert order.owner == "mine"
+    for error in failed:
+        assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert info_in(error).reason == "unauthenticated"
 
 
 def test_bytes_that_are_no_message_are_refused() -> None:
