@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from service.batch import REQUESTS, body_of, items_of
 from service.desk import Desk
-from service.idempotency import HEADER, KeptAnswer, check_key, names_of
+from service.idempotency import HEADER, MAX_BYTES, KeptAnswer, check_key, names_of
 from service.messages import (
     answer_message,
     event_message,
@@ -150,7 +150,9 @@ class SolverRpc:
                     kept: Response = kind.FromString(claim.body)
                     return kept
                 response = await work(call)
-                await claim.finish(KeptAnswer(200, (), response.SerializeToString()))
+                data = response.SerializeToString()
+                if len(data) <= MAX_BYTES:
+                    await claim.finish(KeptAnswer(200, (), data))
                 return response
 
         return await self._answered(context, request, kind, first_or_kept)
