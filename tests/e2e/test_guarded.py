@@ -1,10 +1,8 @@
-"""A service with API keys and ceilings, whose processes die."""
+"""A service with API keys and ceilings."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import pytest
 
 from service.security import new_key
 from tests.checkpoints import save_random
-from tests.e2e.conftest import HTTP, Server, eventually, serving
+from tests.e2e.conftest import HTTP, Server, serving
 from tests.e2e.test_lifecycle import processes
 
 FOUR = "1...4...2..3...."
@@ -36,17 +34,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def guarded(folder: Path) -> Any:
-    return serving(
-        folder,
-        *("--models", str(folder / "random"), "--api-keys-file", str(folder / "keys")),
-        *("--max-depth", "512", "--cors-origins", "https://here.example"),
-    )
-
-
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[Server]:
-    with guarded(folder) as one:
+    flags = [
+        *("--models", str(folder / "random"), "--api-keys-file", str(folder / "keys")),
+        *("--max-depth", "512", "--cors-origins", "https://here.example"),
+    ]
+    with serving(folder, *flags) as one:
         yield one
 
 
@@ -117,38 +111,6 @@ def test_a_job_is_its_owners_alone(server: Server) -> None:
     name = ask(server, "/jobs", body()).json()["id"]
     assert code(ask(server, f"/jobs/{name}", key=BOB)) == (404, "unknown_job")
     assert ask(server, f"/jobs/{name}").json()["id"] == name
-
-
-def state(server: Server, name: str) -> tuple[str, int]:
-    response = ask(server, f"/jobs/{name}")
-    if response.status_code != 200:
-        return "", 0
-    return response.json()["state"], response.json()["progress"]["done"]
-
-
-def test_jobs_outlive_the_ingress_the_store_and_the_service(folder: Path) -> None:
-    items = [body(seed, depth=512, breadth=4) for seed in range(60)]
-    with guarded(folder) as server:
-        name = ask(server, "/jobs", items).json()["id"]
-        eventually(lambda: state(server, name)[1] > 0)
-        (ingress,) = processes(server.process.pid, "ray::ServeReplica:eqr:Ingress")
-        os.kill(ingress, signal.SIGKILL)
-        eventually(lambda: state(server, name)[0] in ("running", "done"))
-        done = state(server, name)[1]
-        (store,) = [
-            one
-            for one in processes(server.process.pid, "")
-            if b"valkey-server" in Path(f"/proc/{one}/cmdline").read_bytes()
-        ]
-        os.kill(store, signal.SIGKILL)
-        # Solves do not need it.
-        assert ask(server, "/solve", body()).status_code == 200
-        eventually(lambda: state(server, name)[1] >= done > 0)
-    with guarded(folder) as server:
-        assert state(server, name)[1] >= done
-        eventually(lambda: state(server, name)[0] == "done")
-        results = ask(server, f"/jobs/{name}").json()["results"]
-        assert [end["answer"]["seed"] for end in results] == list(range(60))
 
 
 def test_the_log_is_json_and_tells_no_key(server: Server) -> None:
