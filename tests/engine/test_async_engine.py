@@ -133,7 +133,7 @@ def test_leaving_a_stream_early_cancels_its_request(started: AsyncEngine) -> Non
     async def main() -> None:
         stream = started.stream(ask(ENDLESS))
         await anext(stream)
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
         await until(lambda: started.engine.stats.requests_active == 0)
 
     asyncio.run(main())
