@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,15 @@ def test_the_embedded_store_comes_back_with_its_data(tmp_path: Path) -> None:
     with embedded_store(folder) as url, Redis.from_url(url) as redis:
         assert redis.get(f"{PREFIX}kept") == b"yes"
         assert redis.config_get("maxmemory-policy")["maxmemory-policy"] == "volatile-lru"
+
+
+def test_ctrl_c_is_not_for_the_embedded_store(tmp_path: Path) -> None:
+    with embedded_store(tmp_path) as url, Redis.from_url(url) as redis:
+        process = redis.info("server")["process_id"]
+        os.kill(process, signal.SIGINT)
+        for _ in range(10):
+            assert redis.info("server")["process_id"] == process
+            time.sleep(0.05)
 
 
 KILLED = """
