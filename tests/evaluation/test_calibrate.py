@@ -54,16 +54,23 @@ def test_halting_is_replayed_causally() -> None:
     assert (choice.precision.value, choice.recall.value) == (1 / 2, 1 / 3)
 
 
-def test_the_largest_tolerance_that_is_precise_enough_is_taken() -> None:
+def test_a_tenth_of_the_largest_tolerance_that_is_precise_enough_is_taken() -> None:
     rows = [([0.5, 10.0 ** -(2 + i)], [0, 1]) for i in range(4)] + [([0.5, 0.05], [0, 0])] * 4
     found = choose(traces(*rows), target=0.99)
     assert found is not None
     choice, rule = found
     assert rule == "target"
-    assert 0.01 <= choice.tolerance < 0.05
-    assert (choice.stopped, choice.stopped_right) == (4, 4)
+    assert 0.001 <= choice.tolerance < 0.005
+    assert (choice.stopped, choice.stopped_right) == (3, 3)
     larger = measure(traces(*rows), 0.05)
     assert larger.precision.value == 0.5
+
+
+def test_without_recall_at_a_tenth_the_largest_tolerance_is_taken() -> None:
+    found = choose(traces(*[([0.5, 0.04], [0, 1])] * 4, *[([0.5, 0.3], [0, 0])] * 4), target=0.99)
+    assert found is not None
+    assert found[0].tolerance == pytest.approx(0.04)
+    assert found[0].recall.value == 1.0
 
 
 def test_without_a_precise_tolerance_the_best_trade_off_is_taken() -> None:
