@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import get_context
 from typing import Any
 
@@ -61,7 +61,8 @@ def local_service(settings: Settings) -> Iterator[str]:
     # Access is logged by the gate, which knows whose request it is.
     logging_config = {"encoding": "JSON", "log_level": level, "enable_access_log": False}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with _with_store(settings) as stored:
+    with ExitStack() as store:
+        stored = store.enter_context(_with_store(settings))
         try:
             ray.init(
                 address="local",
@@ -80,17 +81,17 @@ def local_service(settings: Settings) -> Iterator[str]:
                 grpc_options=grpc_options(settings),
                 logging_config=logging_config,
             )
-            ingress = serve.run(
-                build(stored),
-                name=APP_NAME,
-                logging_config=logging_config,
-            )
+            ingress = serve.run(build(stored), name=APP_NAME, logging_config=logging_config)
             yield f"http://{reachable(settings.host)}:{settings.port}"
             drain(ingress, settings.drain_seconds)
             # Before Ray goes: a shutdown cuts connections though the replicas are not done.
             serve.delete(APP_NAME)
         finally:
-            ray.shutdown()
+            try:
+                # Once Ray is gone, a thread of its own may end the process at any time.
+                store.close()
+            finally:
+                ray.shutdown()
 
 
 @contextmanager
