@@ -125,3 +125,22 @@ def test_bad_arguments_are_one_line(six: Path, tmp_path: Path) -> None:
         "data", "split", six, "--held-out", 50, "--train", out, "--test", out
     )
     assert "none.csv" in refused("data", "check", tmp_path / "none.csv")
+
+
+def test_eval_reads_the_benchmark_by_its_name() -> None:
+    result = run(
+        "eval",
+        "--model",
+        "sudoku",
+        "--data",
+        "benchmark",
+        "--limit",
+        5,
+        "--depth",
+        2,
+        "--json",
+        "-",
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert (report["rows"], report["data"]) == (5, "benchmark")

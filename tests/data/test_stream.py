@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import multiprocessing
+
 import numpy as np
 import pytest
 
@@ -101,6 +103,18 @@ def test_workers_end_with_the_stream() -> None:
     next(stream)
     stream.close()
     assert list(stream) == []
+
+
+def test_a_worker_that_dies_ends_the_stream_with_an_error() -> None:
+    before = {child.pid for child in multiprocessing.active_children()}
+    stream = puzzle_stream(wanted(6), workers=2)
+    next(stream)
+    for child in multiprocessing.active_children():
+        if child.pid not in before:
+            child.kill()
+    with pytest.raises(DataError, match="a worker process ended"):
+        list(stream)
+    assert {child.pid for child in multiprocessing.active_children()} <= before
 
 
 @pytest.mark.parametrize("workers", [1, 2])
