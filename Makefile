@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test lint format type bench proto
+.PHONY: help venv run test test-library test-service lint format type bench proto
 
 help:
 	@echo "make run     start the service here, solve one puzzle, stay up"
@@ -33,8 +33,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 run: venv
 	$(BIN)/python -m service.demo
 
+# The library's tests and the service's run beside each other, each with its output at its end.
 test: lint type
-	$(BIN)/python -m pytest
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-library test-service
+
+test-library: venv
+	$(BIN)/python -m pytest --ignore=tests/e2e --ignore=tests/service
+
+test-service: venv
+	$(BIN)/python -m pytest tests/e2e tests/service
 
 lint: venv
 	$(BIN)/ruff check .
