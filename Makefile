@@ -33,9 +33,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 run: venv
 	$(BIN)/python -m service.demo
 
-# The library's tests and the service's run beside each other, each with its output at its end.
+# The library's tests and the service's run beside each other.
 test: lint type
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-library test-service
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-library test-service
 
 test-library: venv
 	$(BIN)/python -m pytest --ignore=tests/e2e --ignore=tests/service
