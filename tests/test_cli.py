@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -306,7 +307,7 @@ def test_train_goes_on_where_it_stopped_and_ends_130_on_ctrl_c(tmp_path: Path) -
     }
     env = {**os.environ, "CXX": "no-such-compiler", "PYTHONPATH": str(ROOT)}
     first = subprocess.run([*command, "--minutes", "0"], env=env, check=True, **options)
-    assert "1 of 100000 steps" in first.stdout
+    assert "1 steps" in first.stdout
     assert "no C++ compiler" in first.stderr
     with subprocess.Popen(command, env=env, **options) as process:
         assert process.stderr is not None
@@ -316,10 +317,10 @@ def test_train_goes_on_where_it_stopped_and_ends_130_on_ctrl_c(tmp_path: Path) -
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate()
     assert process.returncode == 130
-    done = int(output.split()[1])
+    done = int(re.search(r"(\d+) steps", output)[1])  # type: ignore[index]
     assert done >= 50
     again = subprocess.run([*command, "--minutes", "0"], env=env, check=True, **options)
-    assert f"{done + 1} of 100000 steps" in again.stdout
+    assert f"{done + 1} steps" in again.stdout
 
 
 def test_unknown_commands_are_bad_usage() -> None:

@@ -35,5 +35,9 @@ Selection = Annotated[
 ]
 Slots = Annotated[int, typer.Option(help="Trajectories that run together.", min=1, max=4096)]
 Compiled = Annotated[
-    bool, typer.Option("--compile", help="Compile the operator first; pays on long runs.")
+    bool,
+    typer.Option(
+        "--compile",
+        help="Let torch compile an operator without native code first; pays on long runs.",
+    ),
 ]

@@ -57,8 +57,8 @@ class Engine:
         CheckpointError for a damaged one; ModelError for one that is unknown or does not fit a
         size on its card, so that no request finds out.
 
-        `compiled` outer steps are about three times as fast on a CPU and take half a minute to
-        compile: for long work, such as an evaluation.
+        `compiled` asks torch to compile the outer steps of operators that have no native code,
+        which takes half a minute: for long work, such as an evaluation.
         """
         loaded = [load_checkpoint(find_checkpoint(str(name))) for name in checkpoints]
         self._set_up(loaded, slots, queue, compiled, observer)

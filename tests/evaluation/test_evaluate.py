@@ -323,6 +323,7 @@ def test_another_evaluation_in_the_folder_is_refused(
         ({"seed": 1}, "seed is 0, not 1"),
         ({"noise": 0.1}, "noise is 0.0, not 0.1"),
         ({"selection": "majority"}, "selection is residual, not majority"),
+        ({"compiled": True}, "arithmetic is eager, not compiled"),
         ({"rows": rows[:13]}, "rows is 14, not 13|data_digest"),
         ({"rows": rows[::-1]}, "data_digest"),
     ):
@@ -394,7 +395,7 @@ def test_a_killed_worker_ends_the_evaluation_and_what_is_done_stays(
 def test_an_interrupted_command_leaves_no_worker(
     model: Path, rows: list[PuzzleRow], tmp_path: Path
 ) -> None:
-    write_puzzles(tmp_path / "p.csv", rows[:10] * 20)
+    write_puzzles(tmp_path / "p.csv", rows[:10] * 100)
     command = [sys.executable, "-m", "eqr_core.cli", "eval", "--model", model, "--workers", "2",
                "--data", tmp_path / "p.csv", "--depth", "4,24", "--breadth", "1,8",
                "--out", tmp_path / "out"]  # fmt: skip
@@ -408,14 +409,14 @@ def test_an_interrupted_command_leaves_no_worker(
     ) as process:
         while not list((tmp_path / "out").glob("parts/*.npz")):
             assert process.poll() is None
-            time.sleep(0.2)
+            time.sleep(0.02)
         os.killpg(process.pid, signal.SIGINT)
         assert process.stderr is not None
         assert process.stderr.read() == ""  # ends when the last worker has closed it
         assert process.wait() == 130
     done = subprocess.run([*map(str, command), "--json", "-"], cwd=ROOT, capture_output=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["rows"] == 200
+    assert json.loads(done.stdout)["rows"] == 1000
 
 
 def test_torch_keeps_its_threads(model: Path, rows: list[PuzzleRow]) -> None:
