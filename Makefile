@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "1 of 2: torch"
 	$(PIP) setuptools wheel
 	$(PIP) torch
-	@echo "2 of 2: everything else, about a hundred packages"
+	@echo "2 of 2: everything else, about a hundred packages, minutes without output"
 	$(PIP) --no-build-isolation --editable '.[service,train,dev]'
 	@touch $@
 
