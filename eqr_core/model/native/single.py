@@ -127,10 +127,13 @@ class SingleStep:
             raise ModelError(f"{name} has shape {tuple(values.shape)}; it must be {shape}, dense")
 
     def _room(self, threads: int) -> Tensor:
-        """What so many threads work in; kept, as fresh pages are dear."""
+        """What so many threads work in; kept, as fresh pages are dear.
+
+        Zeros, because what the kernels compute for padding costs time where it is denormal.
+        """
         if threads not in self._rooms:
             size = self._library.eqr_single_workspace(
                 ctypes.byref(self._shape), ctypes.c_int64(threads)
             )
-            self._rooms = {threads: aligned(size)}
+            self._rooms = {threads: aligned(size).zero_()}
         return self._rooms[threads]
