@@ -6,12 +6,12 @@ import fcntl
 import hashlib
 import logging
 import os
-import signal
 import stat
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from redis import Redis
@@ -46,9 +46,63 @@ def default_folder(port: int) -> Path:
 def embedded_store(folder: Path) -> Iterator[str]:
     """Run a Valkey over the data in `folder`; give its URL; start it again whenever it dies.
 
-    It listens on a unix socket that only this user may open. StoreUnusable where the folder cannot
-    be written or another service holds it.
+    It listens on a unix socket that only this user may open. A process of its own keeps it, and
+    stops it when this one ends, however it ends. StoreUnusable where the folder cannot be written
+    or another service holds it.
     """
+    context = get_context("spawn")
+    here, there = context.Pipe()
+    keeper = context.Process(target=_keep, args=(folder, there), name="eqr-store")
+    keeper.start()
+    there.close()
+    path = None
+    try:
+        try:
+            path, problem = here.recv()
+        except EOFError:
+            problem = "the embedded store's keeper has died"
+        if path is None:
+            raise StoreUnusable(problem)
+        yield f"unix://{path}"
+    finally:
+        here.close()
+        keeper.join()
+        if path is not None:
+            _stop_orphan(path)  # where the keeper was killed
+
+
+def _keep(folder: Path, service: Connection) -> None:
+    """Run the server until the other end of `service` is closed; send where it is, or what failed.
+
+    Main function of the keeper, which has a session of its own: Ctrl-C is for the service, which
+    needs the store to drain.
+    """
+    os.setsid()
+    try:
+        with _locked(folder):
+            path = _socket_path(folder)
+            _stop_orphan(path)
+            server = _started(folder, path)
+            with suppress(OSError):  # nobody waits any more: poll sees the same
+                service.send((path, ""))
+            while not service.poll(WATCH_SECONDS):
+                if not server.is_running():
+                    _log.error("the embedded store has died and is started again")
+                    with suppress(ValkeyServerError, OSError):
+                        server.terminate()
+                        server = _started(folder, path)
+            with suppress(ValkeyServerError):
+                server.stop(timeout=START_SECONDS)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+                path.parent.rmdir()
+    except (StoreUnusable, ValkeyServerError) as error:
+        with suppress(OSError):
+            service.send((None, str(error)))
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (folder / "lock").open("a")
@@ -59,60 +113,15 @@ def embedded_store(folder: Path) -> Iterator[str]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise StoreUnusable(f"store_dir {folder}: another service uses it") from None
-        path = _socket_path(folder)
-        _stop_orphan(path)
-        with _Watched(folder, path):
-            yield f"unix://{path}"
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
-            path.parent.rmdir()
+        yield
 
 
-class _Watched:
-    """The server process, and the thread that starts it again when it dies."""
-
-    def __init__(self, folder: Path, path: Path) -> None:
-        self._folder, self._path = folder, path
-        self._stop = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> None:
-        try:
-            self._server = self._started()
-        except ValkeyServerError as error:
-            raise StoreUnusable(f"the embedded store does not start: {error}") from None
-        self._watcher.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._watcher.join()
-        with suppress(ValkeyServerError):
-            self._server.stop(timeout=START_SECONDS)
-
-    def _started(self) -> ValkeyServer:
-        server = ValkeyServer(
-            port=0,
-            data_dir=self._folder,
-            config=CONFIG,
-            persist=True,
-            unix_socket_path=self._path,
-        )
-        # Inherited by the server: Ctrl-C is for the service, which needs the store to drain.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            server.start(timeout=START_SECONDS)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return server
-
-    def _watch(self) -> None:
-        while not self._stop.wait(WATCH_SECONDS):
-            if self._server.is_running() or self._stop.is_set():
-                continue
-            _log.error("the embedded store has died and is started again")
-            with suppress(ValkeyServerError, OSError):
-                self._server.terminate()
-                self._server = self._started()
+def _started(folder: Path, path: Path) -> ValkeyServer:
+    server = ValkeyServer(
+        port=0, data_dir=folder, config=CONFIG, persist=True, unix_socket_path=path
+    )
+    server.start(timeout=START_SECONDS)
+    return server
 
 
 def _socket_path(folder: Path) -> Path:

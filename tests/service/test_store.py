@@ -128,10 +128,7 @@ def test_the_embedded_store_comes_back_with_its_data(tmp_path: Path) -> None:
 def test_ctrl_c_is_not_for_the_embedded_store(tmp_path: Path) -> None:
     with embedded_store(tmp_path) as url, Redis.from_url(url) as redis:
         process = redis.info("server")["process_id"]
-        os.kill(process, signal.SIGINT)
-        for _ in range(10):
-            assert redis.info("server")["process_id"] == process
-            time.sleep(0.05)
+        assert os.getpgid(process) != os.getpgid(0)
 
 
 KILLED = """
@@ -139,10 +136,47 @@ import os, signal, sys
 from pathlib import Path
 from redis import Redis
 from service.embedded import embedded_store
-with embedded_store(Path(sys.argv[1])) as url:
-    Redis.from_url(url).set("eqr:kept", "yes")
-    os.kill(os.getpid(), signal.SIGKILL)
+if __name__ == "__main__":
+    with embedded_store(Path(sys.argv[1])) as url:
+        redis = Redis.from_url(url)
+        redis.set("eqr:kept", "yes")
+        print(url, redis.info("server")["process_id"], flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def test_the_server_does_not_outlive_a_killed_service(tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    folder = tmp_path / "store"
+    done = subprocess.run(
+        [sys.executable, script, folder],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == -signal.SIGKILL
+    url, process = done.stdout.split()
+    while Path(f"/proc/{process}").exists() or Path(url.removeprefix("unix://")).exists():
+        time.sleep(0.05)
+    with embedded_store(folder) as url, Redis.from_url(url) as redis:
+        assert redis.get("eqr:kept") == b"yes"
+
+
+def test_a_server_whose_keeper_was_killed_goes_on_and_is_stopped_in_the_end(
+    tmp_path: Path,
+) -> None:
+    with embedded_store(tmp_path) as url, Redis.from_url(url) as redis:
+        redis.set("eqr:kept", "yes")
+        process = redis.info("server")["process_id"]
+        keeper = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(keeper, signal.SIGKILL)
+        time.sleep(0.2)
+        assert redis.get("eqr:kept") == b"yes"
+    while Path(f"/proc/{process}").exists():
+        time.sleep(0.05)
+    with embedded_store(tmp_path) as url, Redis.from_url(url) as redis:
+        assert redis.get("eqr:kept") == b"yes"
 
 
 def test_a_durable_write_is_in_the_file_when_it_returns(tmp_path: Path, store_url: str) -> None:
@@ -172,13 +206,6 @@ def test_a_script_that_fails_is_the_stores_failure(store_url: str) -> None:
         await store.close()
 
     asyncio.run(scene())
-
-
-def test_the_server_of_a_killed_service_is_stopped_first(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
-    assert done.returncode == -signal.SIGKILL
-    with embedded_store(tmp_path) as url, Redis.from_url(url) as redis:
-        assert redis.get("eqr:kept") == b"yes"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
