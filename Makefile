@@ -35,7 +35,7 @@ run: venv
 
 # The library's tests and the service's run beside each other.
 test: lint type
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-library test-service
+	$(MAKE) --no-print-directory --jobs=2 --keep-going test-library test-service
 
 test-library: venv
 	$(BIN)/python -m pytest --ignore=tests/e2e --ignore=tests/service

@@ -26,6 +26,8 @@ from tests.checkpoints import save_random
 ROOT = Path(__file__).parents[2]
 EQR = [sys.executable, "-c", "from service.cli import main; main()"]
 SLOTS, QUEUE = 16, 60
+STOP_SECONDS = 200.0
+"""More than all that `eqr serve` waits for when it stops."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,11 @@ def serving(folder: Path, *flags: str) -> Iterator[Server]:
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-            process.wait()
+            try:
+                process.wait(timeout=STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                pytest.fail(f"eqr serve does not stop:\n{log.read_text()}")
 
 
 def eventually(holds: Callable[[], bool]) -> None:

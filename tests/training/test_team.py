@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import socket
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -106,24 +105,32 @@ def test_two_workers_train_what_one_does(tmp_path: Path) -> None:
     assert not (tmp_path / "worker1/float32").exists()
 
 
+class Interrupted(Trainer):
+    """A trainer whose second worker is interrupted at step `at`."""
+
+    at = 0
+
+    def _train_once(self) -> None:
+        super()._train_once()
+        if self.done == self.at and self.team.rank == 1:
+            self.interrupt()
+
+
 def stop_and_go_on(team: Team, folder: Path) -> None:
     """The second worker alone is interrupted, twice; the first one's clock ends a timed run."""
     saves: list[Saved] = []
     shared = folder.parent / "worker0"
-    for _ in range(2):
-        trainer = Trainer(recipe(), shared, team=team, compiled=False, after_save=saves.append)
+    for step in (37, 83):
+        trainer = Interrupted(recipe(), shared, team=team, compiled=False, after_save=saves.append)
+        trainer.at = step
         trainer.resume()
-        dist.barrier()
-        if team.rank == 1:
-            threading.Timer(0.7, trainer.interrupt).start()
         trainer.run()
         assert trainer.interrupted
-        assert saves[-1].step == trainer.done
+        assert trainer.done == step
+        assert saves[-1].step == step
         assert saves[-1].last
         dist.barrier()
-    assert 0 < trainer.done < trainer.recipe.steps
-    validated = {one.step for one in saves if one.exact is not None}
-    assert validated == set(range(40, trainer.done + 1, 40))
+    assert {one.step for one in saves if one.exact is not None} == {40, 80}
     steps = team.sums([float(trainer.done) if team.rank == 0 else -float(trainer.done)])
     assert steps == [0.0]
     timed = Trainer(recipe(), folder / "timed", within=0.02, team=team, compiled=False)
