@@ -7,7 +7,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from pydantic.json_schema import models_json_schema
 
-from service.problems import MEDIA_TYPE, TITLES, Refusal
+from service.codes import TITLES
+from service.problems import MEDIA_TYPE, Refusal
 from service.schemas import ProblemDocument
 
 PROBLEM_REF = "#/components/schemas/{model}"

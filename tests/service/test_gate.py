@@ -14,8 +14,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from eqr_core.errors import EngineStopped
+from service.codes import TITLES
 from service.gate import Gate
-from service.problems import TITLES, Refusal, refusal_of
+from service.problems import Refusal, refusal_of
 
 LIMIT = 1024
 

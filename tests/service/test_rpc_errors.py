@@ -7,7 +7,8 @@ import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from service.problems import TITLES, Refusal
+from service.codes import TITLES
+from service.problems import Refusal
 from service.rpc_errors import CODES, DETAILS_KEY, RpcStatus, status_of
 from service.schemas import FieldProblem
 
