@@ -227,7 +227,21 @@ def test_models_list_and_show(model: Path) -> None:
     shown = run("models", "show", model).stdout
     assert card["digest"] in shown
     assert "operator.mixer" in shown
+    assert "results" not in shown
     assert "unknown model" in refused("models", "show", "nobody")
+
+
+def test_models_show_has_a_line_for_each_result() -> None:
+    (first, *_) = json.loads(run("models", "show", "sudoku", "--json").stdout)["results"]
+    shown = run("models", "show", "sudoku").stdout
+    assert '"exact_accuracy"' not in shown
+    (line,) = (
+        line.split()
+        for line in shown.splitlines()
+        if line.split()[:2] == [first["data"], str(first["rows"])]
+    )
+    assert line[2:4] == [str(first["depth"]), str(first["breadth"])]
+    assert line[5] == f"{first['exact_accuracy']:.1%}"
 
 
 def test_models_calibrate_writes_the_card(model: Path, data: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -55,10 +57,13 @@ def show(
     if as_json:
         typer.echo(json.dumps(card))
         return
+    results = card.pop("results")
     rows = _flat(card)
     width = max(len(field) for field, _ in rows)
     for field, value in rows:
         typer.echo(f"{field:<{width}}  {value}".rstrip())
+    if results:
+        Console().print(_results(results))
 
 
 @models.command("import")
@@ -120,6 +125,39 @@ def calibrate_model(
         if field in card.calibration:
             share = card.calibration[field]
             typer.echo(f"{field} {share['share']:.2%} ({share['count']} of {share['total']})")
+
+
+RESULT_COLUMNS = {
+    "data": "data",
+    "rows": "rows",
+    "depth": "depth",
+    "breadth": "breadth",
+    "stop": "stop",
+    "exact_accuracy": "exact",
+    "converged": "converged",
+    "mean_nfe": "NFE",
+}
+"""Fields of a result that the table shows, by their headings; `--json` has all of them."""
+SHARES = ("exact_accuracy", "converged")
+
+
+def _results(results: Sequence[dict[str, Any]]) -> Table:
+    table = Table(title="results", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for field, heading in RESULT_COLUMNS.items():
+        table.add_column(
+            heading, justify="left" if field in ("data", "stop") else "right", overflow="fold"
+        )
+    for result in results:
+        table.add_row(*(_shown(field, result.get(field)) for field in RESULT_COLUMNS))
+    return table
+
+
+def _shown(field: str, value: Any) -> str:
+    if field in SHARES and isinstance(value, int | float):
+        return f"{value:.1%}"
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    return "" if value is None else str(value)
 
 
 def _tolerance(card: Card) -> str:
