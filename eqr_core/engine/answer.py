@@ -7,6 +7,7 @@ from typing import get_args
 
 from eqr_core.engine.budget import Budget, check_choice, check_number, check_whole
 from eqr_core.engine.selection import Selection
+from eqr_core.engine.trajectory import Prediction, Shard
 from eqr_core.errors import BudgetError, shown
 from eqr_core.tasks.base import Grid, Task
 
@@ -32,6 +33,8 @@ class SolveRequest:
     """A lower number goes first, −1000 to 1000."""
     history: bool = False
     """Keep the residual of every outer step."""
+    shard: Shard | None = None
+    """Where it is a part of a request: `budget.breadth` trajectories of one of its waves."""
     id: str = ""
     """Empty: the engine makes one."""
 
@@ -62,6 +65,8 @@ class TrajectoryResult:
     """Its last prediction; the input grid where it made none."""
     history: tuple[float, ...] = ()
     """Residual of every outer step, where the request asked for it."""
+    prediction: Prediction | None = None
+    """The answer tokens that `grid` shows; None where it made none."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Answer:
     """Trajectories that were given at least one outer step."""
     finished_converged: int
     lost: int
-    """Trajectories lost with a worker; always 0 within one engine."""
+    """Trajectories whose worker died, again and again; always 0 within one engine."""
     agreement: float
     """Share of the finished trajectories with this grid, the chosen one included; 0 of none."""
     seed: int
@@ -112,6 +117,8 @@ class Progress:
     iteration: int
     residual: float
     grid: Grid
+    passed: int
+    """Outer steps that each running trajectory of the wave has made."""
 
 
 def already_solved(request: SolveRequest) -> Answer:

@@ -21,6 +21,7 @@ from eqr_core.engine.answer import (
 )
 from eqr_core.engine.lane import Lane
 from eqr_core.engine.stats import Observer, Stats, Tick
+from eqr_core.engine.trajectory import Request
 from eqr_core.errors import EqrError, GridError, ModelError, QueueFull, shown
 from eqr_core.model.card import Card
 from eqr_core.model.checkpoint import (
@@ -179,6 +180,16 @@ class Engine:
         """Where a request stands; None before its first outer step and after its end."""
         lane = self._lane_of.get(request_id)
         return None if lane is None else lane.progress(request_id)
+
+    def sum_up(
+        self, request: Request, asked: SolveRequest, submitted: float, first_slot: float | None
+    ) -> Answer:
+        """`Lane.answer` of a request whose waves were run as shards; any thread may ask."""
+        return self._lane(asked.task, asked.model).answer(request, asked, submitted, first_slot)
+
+    def checkpoint(self, model: str) -> tuple[Weights, Card]:
+        """Weights and card of a loaded model, as `of` takes them."""
+        return self._weights[model], self.models[model]
 
     def step(self) -> list[Answer]:
         """One tick over all lanes: the answers of the requests that ended in it.

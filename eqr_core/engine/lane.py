@@ -73,6 +73,7 @@ class Lane:
                 if budget.deadline_ms is None
                 else moment + budget.deadline_ms / 1000,
                 keep_history=request.history,
+                shard=request.shard,
             )
         )
         self._work[request.id] = _Work(request, tokens, moment)
@@ -111,7 +112,8 @@ class Lane:
         leading = min(made, key=lambda t: (t.score, t.index))
         work = self._work[request_id]
         grid = _decode(work.request.task, leading.prediction or b"")
-        return Progress(leading.steps, leading.score, grid)
+        passed = min((t.steps for t in request.wave if t.running), default=0) if request else 0
+        return Progress(leading.steps, leading.score, grid, passed)
 
     def _enter(self, placement: Placement) -> None:
         work = self._work[placement.request.id]
@@ -138,8 +140,17 @@ class Lane:
 
     def _answer(self, request: Request) -> Answer:
         work = self._work.pop(request.id)
+        return self.answer(request, work.request, work.submitted, work.first_slot)
+
+    def answer(
+        self, request: Request, asked: SolveRequest, submitted: float, first_slot: float | None
+    ) -> Answer:
+        """What `asked` came to, now that `request` has ended; wherever its trajectories ran.
+
+        `submitted` and `first_slot` are moments of `time.monotonic`. Any thread may ask.
+        """
         now = time.monotonic()
-        asked, task = work.request, work.request.task
+        task = asked.task
         started = [t for t in request.trajectories if t.steps]
         seen = {
             prediction: (grid := _decode(task, prediction), task.verify(asked.grid, grid))
@@ -157,12 +168,13 @@ class Lane:
                 outcome=t.outcome,
                 grid=seen.get(t.prediction or b"", nothing)[0],
                 history=tuple(t.history),
+                prediction=t.prediction,
             )
             for t in started
         )
         chosen = choose(request, asked.selection)
         grid, verified = seen[chosen.prediction or b""] if chosen else nothing
-        first_slot = now if work.first_slot is None else work.first_slot
+        first_slot = now if first_slot is None else first_slot
         return Answer(
             id=request.id,
             task=task.name,
@@ -178,11 +190,11 @@ class Lane:
             layers=chosen.steps * self._operator.config.layers_per_step if chosen else 0,
             started=len(started),
             finished_converged=sum(t.outcome == "converged" for t in started),
-            lost=0,
+            lost=sum(t.outcome == "lost" for t in request.trajectories),
             agreement=agreement(chosen, started) if chosen else 0.0,
             seed=asked.seed,
             trajectories=results,
-            queue_seconds=first_slot - work.submitted,
+            queue_seconds=first_slot - submitted,
             solve_seconds=now - first_slot,
         )
 

@@ -11,8 +11,9 @@ from typing import Literal
 from eqr_core.engine.budget import Budget
 from eqr_core.engine.halting import WINDOW, score
 
-Outcome = Literal["running", "converged", "exhausted", "cut", "diverged", "stopped"]
-"""`cut`: another trajectory of its wave was first. `stopped`: deadline or cancellation."""
+Outcome = Literal["running", "converged", "exhausted", "cut", "diverged", "stopped", "lost"]
+"""`cut`: another trajectory of its wave was first. `stopped`: deadline or cancellation.
+`lost`: it ran elsewhere, and what it came to is not known."""
 
 FinishReason = Literal["converged", "verified", "exhausted", "deadline", "cancelled", "diverged"]
 
@@ -47,6 +48,19 @@ class Trajectory:
         return math.inf if self.outcome == "diverged" else score(self.recent)
 
 
+@dataclass(frozen=True)
+class Shard:
+    """A part of one wave of a request, whose other parts run elsewhere.
+
+    It runs all its trajectories at once, up to its own t*. The first t* of a wave's shards is the
+    wave's, so shards know nothing of each other.
+    """
+
+    first: int
+    """Index of its first trajectory in the request."""
+    wave: int
+
+
 @dataclass(eq=False)
 class Request:
     """One request inside the scheduler, from `add` to its finish reason."""
@@ -60,6 +74,7 @@ class Request:
     deadline: float = math.inf
     """Moment on the caller's monotonic clock, in seconds."""
     keep_history: bool = False
+    shard: Shard | None = None
     arrival: int = 0
     trajectories: list[Trajectory] = field(default_factory=list)
     wave: list[Trajectory] = field(default_factory=list)

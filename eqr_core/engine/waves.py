@@ -17,12 +17,12 @@ def begin_wave(request: Request) -> bool:
     """Add the next wave's trajectories; False when breadth or NFE are spent.
 
     Waves double: 1, 1, 2, 4, … up to the breadth. Under an NFE cap a wave of k trajectories gets
-    depth min(depth, left // k), and k shrinks until that is at least 1.
+    depth min(depth, left // k), and k shrinks until that is at least 1. A shard is a single wave.
     """
-    budget = request.budget
+    budget, shard = request.budget, request.shard
     started = len(request.trajectories)
     width = budget.breadth - started
-    if budget.stop != "exhausted":
+    if budget.stop != "exhausted" and not shard:
         width = min(width, max(1, started))
     elif started:
         return False
@@ -34,7 +34,8 @@ def begin_wave(request: Request) -> bool:
     if width < 1:
         return False
     number = request.wave[0].wave + 1 if request.wave else 0
-    request.wave = [Trajectory(started + i, number, depth) for i in range(width)]
+    first, number = (shard.first, shard.wave) if shard else (started, number)
+    request.wave = [Trajectory(first + i, number, depth) for i in range(width)]
     request.trajectories.extend(request.wave)
     request.cut_at = None
     return True
@@ -58,7 +59,18 @@ def record_step(
     early = reached and request.budget.stop != "exhausted"
     if at_end or early:
         trajectory.outcome = "converged" if reached else "exhausted"
-        _crown(request, trajectory)
+        crown(request, trajectory)
+
+
+def crown(request: Request, trajectory: Trajectory) -> None:
+    """Note whether a trajectory that has converged or run to its end wins, and so sets t*."""
+    if request.budget.stop == "verified":
+        trajectory.verified = request.verify(trajectory.prediction or b"")
+        won = trajectory.verified
+    else:
+        won = trajectory.outcome == "converged" and request.budget.stop == "converged"
+    if won and (request.cut_at is None or trajectory.steps < request.cut_at):
+        request.cut_at = trajectory.steps
 
 
 def settle(request: Request) -> None:
@@ -83,13 +95,3 @@ def stop(request: Request, reason: FinishReason) -> None:
         if trajectory.running:
             trajectory.outcome = "stopped"
     request.finish_reason = reason
-
-
-def _crown(request: Request, trajectory: Trajectory) -> None:
-    if request.budget.stop == "verified":
-        trajectory.verified = request.verify(trajectory.prediction or b"")
-        won = trajectory.verified
-    else:
-        won = trajectory.outcome == "converged" and request.budget.stop == "converged"
-    if won and (request.cut_at is None or trajectory.steps < request.cut_at):
-        request.cut_at = trajectory.steps
