@@ -55,10 +55,10 @@ class Ingress(SolverRpc, HealthRpc):
         return replica_name(), self._metrics.collect()
 
     async def _collect_all(self) -> list[tuple[str, Collected]]:
-        solvers, others = await asyncio.gather(
-            self._desk.gateway.collect(), collect_from(self._ingresses)
+        solvers, ingresses, store = await asyncio.gather(
+            self._desk.gateway.collect(), collect_from(self._ingresses), self._desk.collect()
         )
-        return solvers + others
+        return solvers + ingresses + store
 
 
 def build(settings: Settings) -> serve.Application:

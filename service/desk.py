@@ -17,13 +17,13 @@ from service.idempotency import Idempotency
 from service.job_worker import JobWorker
 from service.jobs import LEASE_SECONDS, Jobs, JobTimes
 from service.limits import Ceilings, Limits
-from service.metrics import IngressMetrics
+from service.metrics import Collected, IngressMetrics, store_metrics
 from service.orders import Order, order_of
 from service.problems import Refusal
 from service.schemas import BatchItem, JobAnswer, SolveBody
 from service.security import KeyRing
 from service.settings import Settings
-from service.store import Store
+from service.store import Store, StoreDown
 
 MODELS_SECONDS = 5.0
 """How old the ingress's knowledge of the models may be, by which the cache finds an answer."""
@@ -122,6 +122,15 @@ class Desk:
     async def cancel_job(self, name: str, owner: str) -> JobAnswer:
         """End the job `name` unless it has ended."""
         return await self._jobs.cancel(name, owner)
+
+    async def collect(self) -> list[tuple[str, Collected]]:
+        """Metrics of the store, under its own name; none where there is no store."""
+        if not self.store.configured:
+            return []
+        try:
+            return [("store", store_metrics(await self._jobs.count()))]
+        except StoreDown:
+            return [("store", store_metrics(None))]
 
     def _refuse_when_draining(self) -> None:
         if self.gateway.draining:

@@ -146,6 +146,11 @@ class Jobs:
         """Hand `job` back: it waits again, at its old place."""
         await self._store.run(scripts.RELEASE, [*_keys(job.id), QUEUE, LEASES], job.id, job.fence)
 
+    async def count(self) -> dict[str, int]:
+        """How many jobs are in each of the states that have no end."""
+        queued, running = await self._store.run(scripts.COUNT, [QUEUE, LEASES])
+        return {"queued": int(queued), "running": int(running)}
+
 
 def _keys(name: str) -> list[str]:
     return [f"job:{name}", f"job:{name}:items"]

@@ -161,3 +161,5 @@ redis.call('HSET', job, 'state', 'queued', 'takes', 0)
 redis.call('ZADD', queue, redis.call('HGET', job, 'created'), id)
 return 1
 """)
+
+COUNT = Script("return {redis.call('ZCARD', KEYS[1]), redis.call('ZCARD', KEYS[2])}")

@@ -143,6 +143,17 @@ class IngressMetrics:
         return list(self._registry.collect())
 
 
+def store_metrics(jobs: Mapping[str, int] | None) -> Collected:
+    """What the store tells: how many jobs are in which state; None where it does not answer."""
+    up = GaugeMetricFamily("eqr_store_up", "Whether the store answers.", float(jobs is not None))
+    if jobs is None:
+        return [up]
+    states = GaugeMetricFamily("eqr_jobs", "Jobs that have not ended, by state.", labels=["state"])
+    for state, count in jobs.items():
+        states.add_metric([state], count)
+    return [up, states]
+
+
 def exposition(parts: Iterable[tuple[str, Collected]]) -> bytes:
     """Prometheus text of (replica, metrics) pairs: one family a name, one `replica` a part."""
     families: dict[str, Metric] = {}

@@ -20,7 +20,7 @@ COUNTERS = {
     "eqr_solves", "eqr_trajectories", "eqr_outer_steps", "eqr_requests_rejected",
     "eqr_cache_hits", "eqr_cache_misses",
 }  # fmt: skip
-GAUGES = {"eqr_slots", "eqr_slots_busy", "eqr_requests_waiting"}
+GAUGES = {"eqr_slots", "eqr_slots_busy", "eqr_requests_waiting", "eqr_store_up", "eqr_jobs"}
 
 
 def test_health(server_url: str) -> None:
@@ -43,6 +43,7 @@ def test_the_metrics_are_there_with_their_kinds(server_url: str) -> None:
         for sample in family.samples:
             assert set(sample.labels) <= {
                 "task", "model", "finish_reason", "verified", "outcome", "code", "le", "replica",
+                "state",
             }  # fmt: skip
             assert not sample.name.endswith("_created")
 

@@ -58,6 +58,7 @@ def test_a_job_from_its_submission_to_its_end(store_url: str) -> None:
         before = time.time()
         stored = await jobs.submit(bodies(2), request_id="r")
         assert (stored.state, stored.progress.done, stored.progress.total) == ("queued", 0, 2)
+        assert await jobs.count() == {"queued": 1, "running": 0}
         assert before - 1 <= stored.created_at.timestamp() <= time.time() + 1
         taken = await jobs.take()
         assert taken is not None
