@@ -7,6 +7,7 @@ again with the same storage.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import threading
 import time
@@ -37,6 +38,8 @@ RESTARTS = 5
 WAITS = 10
 """How often a job waits a minute for nodes that it lost."""
 SHOW_SECONDS = 0.5
+FETCHED = "fetched"
+"""File in the run's folder that says which state came from the storage."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +105,17 @@ def check(job: TrainJob, storage: str) -> None:
         except RecipeError as error:
             raise RecipeError(f"puzzles of {mix.size}: {error}") from None
     known = holds_run(storage, job.recipe.name)
-    if (job.out / INDEX).is_file() and not known:
+    if not (job.out / INDEX).is_file():
+        return
+    if not known:
         raise TrainJobError(
             f"{job.out} holds a run that {storage} knows nothing of; give its storage, or "
             "another folder"
+        )
+    if _digest(job.out / INDEX) != _fetched(job.out):
+        raise TrainJobError(
+            f"{job.out} holds a run that has gone on without Ray, which {storage} knows nothing "
+            "of; leave out --ray, or give another folder"
         )
 
 
@@ -208,6 +218,23 @@ def fetch(checkpoint: ray.train.Checkpoint, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".fetched-", dir=out) as name:
         checkpoint.to_directory(name)
+        fetched = Path(name) / INDEX
+        # Its files are the new ones only when the index, the last of them, is there again.
+        (out / INDEX).unlink(missing_ok=True)
         for old in out.glob("state-*.safetensors"):
             old.unlink()
-        shutil.copytree(name, out, dirs_exist_ok=True)
+        (out / FETCHED).write_text(_digest(fetched) + "\n")
+        shutil.copytree(name, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(INDEX))
+        fetched.replace(out / INDEX)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _fetched(out: Path) -> str:
+    """Digest of the index that the last job put into `out`."""
+    try:
+        return (out / FETCHED).read_text().strip()
+    except OSError:
+        return ""

@@ -109,22 +109,28 @@ def _trained(trainer: Trainer, order: Order, wire: Wire) -> dict[str, Any] | Non
 
 
 class Reports:
-    """Hands the run's folder to Ray after a save, unless that would take too much of the time."""
+    """Hands the run's folder to Ray after a save, unless that would take too much of the time.
+
+    The best validation so far is always handed over.
+    """
 
     def __init__(self, folder: Path, team: Team) -> None:
         self.folder = folder
         self.team = team
         self.ended = time.monotonic()
         self.took = 0.0
+        self.best = NOT_VALIDATED
 
     def __call__(self, saved: Saved) -> None:
         """Called by every worker after the same saves; each report waits for all of them."""
         began = time.monotonic()
-        due = saved.last or REPORT_SHARE * (began - self.ended) >= self.took
+        better = saved.exact is not None and saved.exact > self.best
+        due = saved.last or better or REPORT_SHARE * (began - self.ended) >= self.took
         (agreed,) = self.team.sums([float(due and self.team.rank == 0)])
         if not agreed:
             return
         score = NOT_VALIDATED if saved.exact is None else saved.exact
+        self.best = max(self.best, score)
         ray.train.report(
             {SCORE: score, "step": saved.step},
             checkpoint=ray.train.Checkpoint.from_directory(self.folder)
