@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
+from eqr_core.engine.confidence import FIELD
 from service.orders import ANY_MODEL, Order
 from service.problems import Refusal, refusal_of
 from service.schemas import ModelAnswer, SolveAnswer, Timing
 from service.store import Store, StoreDown
 
-VERSION = "1"
+VERSION = "2"
 """Part of every key; to be raised when answers change their form or an engine its results."""
 
 MAX_BYTES = 1 << 18
@@ -56,8 +57,9 @@ def key_of(order: Order, model: ModelAnswer) -> str:
         budget.depth,
         budget.breadth,
         budget.nfe,
-        # The default is the card's, which can be calibrated without a change of the weights.
+        # These are the card's, which can be calibrated without a change of the weights.
         model.tolerance if budget.tolerance is None else budget.tolerance,
+        model.calibration.get(FIELD),
         budget.stop,
         request.seed,
         request.noise,

@@ -85,6 +85,7 @@ def _facts(answer: SolveAnswer) -> Table:
         "NFE": f"{answer.nfe}",
         "breadth": f"{breadth.started} started, {breadth.converged} converged, {breadth.lost} lost",
         "agreement": f"{answer.agreement:.0%}",
+        "confidence": "not calibrated" if answer.confidence is None else f"{answer.confidence:.1%}",
         "time": f"{timing.total:.0f} ms (queue {timing.queue:.0f}, solve {timing.solve:.0f})",
     }
     for name, value in rows.items():

@@ -97,6 +97,7 @@ def answer_message(answer: SolveAnswer) -> pb.SolveResponse:
         layers=answer.layers,
         breadth=pb.BreadthCount(**answer.breadth.model_dump()),
         agreement=answer.agreement,
+        confidence=answer.confidence,
         seed=answer.seed,
         cached=answer.cached,
         timing_ms=pb.Timing(**answer.timing_ms.model_dump()),
@@ -122,8 +123,8 @@ def event_message(event: ProgressAnswer | SolveAnswer) -> pb.SolveStreamResponse
 
 
 def model_message(model: ModelAnswer) -> pb.Model:
-    """`model` as a message; the measured results stay with REST and the card."""
-    return pb.Model(**model.model_dump(exclude={"results"}))
+    """`model` as a message; the measured results and calibration stay with REST and the card."""
+    return pb.Model(**model.model_dump(exclude={"results", "calibration"}))
 
 
 def item_message(item: BatchItem | None) -> pb.ItemResult:

@@ -134,6 +134,11 @@ class SolveAnswer(BaseModel):
     layers: int
     breadth: BreadthCount
     agreement: float
+    confidence: float | None = Field(
+        default=None,
+        description="Probability of being right, as calibrated on held-out puzzles; null where the "
+        "model was not calibrated for it, and with noise.",
+    )
     seed: int
     cached: bool
     timing_ms: Timing
@@ -160,6 +165,9 @@ class ModelAnswer(BaseModel):
     parameters: int
     digest: str
     tolerance: float | None
+    calibration: dict[str, Any] = Field(
+        default={}, description="How tolerance and confidence were found, and how they held."
+    )
     description: str
     license: str
     results: list[dict[str, Any]]

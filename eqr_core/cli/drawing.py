@@ -36,10 +36,11 @@ def draw_grid(task: Task, grid: Grid, answer: Grid) -> Text:
 def summary(document: dict[str, Any]) -> str:
     """Two lines about an answer in its JSON form: how it ended, and what it took."""
     residual = "none" if document["residual"] is None else f"{document['residual']:.3g}"
+    sure = "" if document["confidence"] is None else f", confidence {document['confidence']:.1%}"
     verified = "verified" if document["verified"] else "NOT verified: it breaks the rules"
     return (
         f"{document['finish_reason']}, {verified}\n"
-        f"residual {residual}, {document['iterations']} iterations, NFE {document['nfe']}, "
+        f"residual {residual}{sure}, {document['iterations']} iterations, NFE {document['nfe']}, "
         f"{document['timing_ms']['total']:.0f} ms, model {document['model']}"
     )
 

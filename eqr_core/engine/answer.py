@@ -97,6 +97,9 @@ class Answer:
     """Trajectories whose worker died, again and again; always 0 within one engine."""
     agreement: float
     """Share of the finished trajectories with this grid, the chosen one included; 0 of none."""
+    confidence: float | None
+    """Probability of being right, as calibrated; None where the checkpoint was not calibrated for
+    it, with path noise, and without an answer (`engine.confidence`)."""
     seed: int
     trajectories: tuple[TrajectoryResult, ...]
     queue_seconds: float
@@ -140,6 +143,7 @@ def already_solved(request: SolveRequest) -> Answer:
         finished_converged=0,
         lost=0,
         agreement=1.0,
+        confidence=1.0,
         seed=request.seed,
         trajectories=(),
         queue_seconds=0.0,

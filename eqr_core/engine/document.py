@@ -33,6 +33,7 @@ def answer_document(answer: Answer) -> dict[str, Any]:
             "lost": answer.lost,
         },
         "agreement": answer.agreement,
+        "confidence": answer.confidence,
         "seed": answer.seed,
         "cached": False,
         "timing_ms": {"queue": queue, "solve": spent, "total": queue + spent},

@@ -19,6 +19,7 @@ from eqr_core.engine.answer import (
     TrajectoryResult,
     already_solved,
 )
+from eqr_core.engine.confidence import Confidence
 from eqr_core.engine.lane import Lane
 from eqr_core.engine.stats import Observer, Stats, Tick
 from eqr_core.engine.trajectory import Request
@@ -55,8 +56,8 @@ class Engine:
     ) -> None:
         """Load `checkpoints`, each a zoo name or a folder.
 
-        CheckpointError for a damaged one; ModelError for one that is unknown or does not fit a
-        size on its card, so that no request finds out.
+        CheckpointError for a damaged one or a damaged card; ModelError for one that is unknown or
+        does not fit a size on its card, so that no request finds out.
 
         `compiled` asks torch to compile the outer steps of operators that have no native code,
         which takes half a minute: for long work, such as an evaluation.
@@ -93,11 +94,13 @@ class Engine:
         if not loaded:
             raise ModelError("the engine needs at least one checkpoint")
         self._weights: dict[str, Weights] = {}
+        self._confidence: dict[str, Confidence | None] = {}
         cards: dict[str, Card] = {}
         for weights, card in loaded:
             if card.name in cards:
                 raise ModelError(f"two checkpoints are named {card.name!r}")
             check_sizes(card)
+            self._confidence[card.name] = Confidence.of(card)
             self._weights[card.name], cards[card.name] = weights, card
         self.models: Mapping[str, Card] = MappingProxyType(cards)
         self.slots = slots
@@ -267,6 +270,7 @@ class Engine:
                 model,
                 operator,
                 card.tolerance,
+                self._confidence[model],
                 slots=self.slots,
                 queue=self.queue,
                 compiled=self._compiled,

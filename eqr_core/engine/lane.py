@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from eqr_core.engine.answer import Answer, Progress, SolveRequest, TrajectoryResult
+from eqr_core.engine.confidence import Confidence, confidence_of
 from eqr_core.engine.randomness import start_states
 from eqr_core.engine.runner import Row, Runner
 from eqr_core.engine.scheduler import Placement, Scheduler
-from eqr_core.engine.selection import agreement, choose
+from eqr_core.engine.selection import agreement, choose, finished
 from eqr_core.engine.slots import SlotPool
 from eqr_core.engine.trajectory import Prediction, Request, Trajectory
 from eqr_core.model.operator import Operator, State
@@ -40,6 +41,7 @@ class Lane:
         model: str,
         operator: Operator,
         tolerance: float | None,
+        confidence: Confidence | None,
         *,
         slots: int,
         queue: int,
@@ -49,6 +51,7 @@ class Lane:
         self._model = model
         self._operator = operator
         self._tolerance = tolerance
+        self._confidence = confidence
         self._pool = SlotPool(operator, slots)
         self._runner = Runner(operator, self._pool, compiled)
         self._work: dict[str, _Work] = {}
@@ -174,6 +177,7 @@ class Lane:
         )
         chosen = choose(request, asked.selection)
         grid, verified = seen[chosen.prediction or b""] if chosen else nothing
+        votes = (agreement(chosen, started), len(finished(chosen, started))) if chosen else (0.0, 0)
         first_slot = now if first_slot is None else first_slot
         return Answer(
             id=request.id,
@@ -191,7 +195,14 @@ class Lane:
             started=len(started),
             finished_converged=sum(t.outcome == "converged" for t in started),
             lost=sum(t.outcome == "lost" for t in request.trajectories),
-            agreement=agreement(chosen, started) if chosen else 0.0,
+            agreement=votes[0],
+            confidence=confidence_of(
+                self._confidence,
+                asked.noise,
+                chosen.score if chosen else math.inf,
+                votes,
+                request.wave[0].wave if request.wave else 0,
+            ),
             seed=asked.seed,
             trajectories=results,
             queue_seconds=first_slot - submitted,

@@ -39,8 +39,13 @@ def choose(request: Request, selection: Selection) -> Trajectory | None:
 
 def agreement(chosen: Trajectory, trajectories: Sequence[Trajectory]) -> float:
     """Share of the finished trajectories (and the chosen one) with the chosen prediction."""
-    finished = [t for t in trajectories if t is chosen or t.outcome in ("converged", "exhausted")]
-    return sum(t.prediction == chosen.prediction for t in finished) / len(finished)
+    votes = finished(chosen, trajectories)
+    return sum(t.prediction == chosen.prediction for t in votes) / len(votes)
+
+
+def finished(chosen: Trajectory, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    """The trajectories that ran until they converged or to their end, and the chosen one."""
+    return [t for t in trajectories if t is chosen or t.outcome in ("converged", "exhausted")]
 
 
 def _won(request: Request, trajectory: Trajectory) -> bool:

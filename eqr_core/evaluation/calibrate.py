@@ -25,7 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from eqr_core.data.packed import PackedPuzzles
+from eqr_core.engine.confidence import FIELD
 from eqr_core.errors import DataError, ModelError
+from eqr_core.evaluation.confidence import fit_confidence
 from eqr_core.evaluation.shares import Share
 from eqr_core.evaluation.trace import Traces, follow
 from eqr_core.model.card import Card
@@ -141,7 +143,7 @@ def calibrate(
     if task.size not in card.sizes:
         raise ModelError(f"{card.name} solves {', '.join(card.sizes)}, not {task.size}")
     operator = build_operator(weights, card, task)
-    traces = follow(
+    recording = follow(
         operator,
         puzzles,
         depth=depth,
@@ -150,7 +152,9 @@ def calibrate(
         compiled=compiled,
         on_rows=on_rows,
     )
+    traces = recording.traces
     found = choose(traces, target, least_recall)
+    tolerance = None if found is None else found[0].tolerance
     setting = {
         "data": data,
         "data_digest": puzzles.digest,
@@ -166,8 +170,12 @@ def calibrate(
     }
     card = replace(
         card,
-        tolerance=None if found is None else found[0].tolerance,
-        calibration={**setting, **_outcome(found)},
+        tolerance=tolerance,
+        calibration={
+            **setting,
+            **_outcome(found),
+            FIELD: fit_confidence(recording, tolerance),
+        },
     )
     update_card(folder, card)
     return card

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from eqr_core.engine.budget import Budget
-from eqr_core.engine.selection import Selection, choose
+from eqr_core.engine.selection import Selection, agreement, choose, finished
 from eqr_core.engine.trajectory import FinishReason, Prediction, Request
 from eqr_core.engine.waves import begin_wave, record_step, settle
 
@@ -43,6 +43,12 @@ class Outcome:
     iterations: int
     nfe: int
     finish_reason: FinishReason
+    agreement: float = 0.0
+    """Share of the `finished` trajectories with this prediction."""
+    finished: int = 0
+    """Trajectories that ran until they converged or to their end, and the answer's."""
+    wave: int = 0
+    """The last one that began."""
 
 
 class Replay:
@@ -124,4 +130,7 @@ class Replay:
             iterations=chosen.steps,
             nfe=request.nfe,
             finish_reason=reason,
+            agreement=agreement(chosen, request.trajectories),
+            finished=len(finished(chosen, request.trajectories)),
+            wave=request.wave[0].wave,
         )

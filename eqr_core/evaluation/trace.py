@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,29 @@ class Traces:
     """Whether the prediction after this step is right in every cell, [trajectories, depth]."""
 
 
+@dataclass(frozen=True)
+class Recording:
+    """Trajectories of several puzzles, puzzle by puzzle, `breadth` of each."""
+
+    breadth: int
+    residual: npt.NDArray[np.float32]
+    """[trajectories, depth]."""
+    prediction: npt.NDArray[np.int32]
+    """Number of the prediction after this step among its puzzle's, [trajectories, depth]."""
+    right: npt.NDArray[np.bool_]
+    """As in `Traces`."""
+
+    @cached_property
+    def traces(self) -> Traces:
+        """The trajectories one by one."""
+        return Traces(scores(self.residual), self.right)
+
+    @property
+    def puzzles(self) -> int:
+        """Puzzles recorded."""
+        return len(self.residual) // self.breadth
+
+
 @torch.inference_mode()
 def follow(
     operator: Operator,
@@ -39,7 +63,7 @@ def follow(
     seed: int = 0,
     compiled: bool = False,
     on_rows: Callable[[int], None] | None = None,
-) -> Traces:
+) -> Recording:
     """Run `breadth` trajectories of every puzzle to `depth`, without noise and without halting.
 
     Trajectory k of row i starts where the engine starts trajectory k of a request whose seed is
@@ -49,6 +73,8 @@ def follow(
     starts = [(row, index) for row in range(len(puzzles)) for index in range(breadth)]
     moved = np.zeros((len(starts), depth), np.float32)
     right = np.zeros((len(starts), depth), np.bool_)
+    predictions = np.zeros((len(starts), depth), np.int32)
+    numbers: list[dict[bytes, int]] = [{} for _ in range(len(puzzles))]
     pool = SlotPool(operator, SLOTS)
     runner = Runner(operator, pool, compiled)
     for first in range(0, len(starts), SLOTS):
@@ -60,12 +86,14 @@ def follow(
         answers = [puzzles.answer[row].tobytes() for row, _ in part]
         for step in range(depth):
             results = runner.run([Row(slot, 0, 0, step + 1, 0.0) for slot in range(len(part))])
-            for slot, answer in enumerate(answers):
+            for slot, (answer, (row, _)) in enumerate(zip(answers, part, strict=True)):
                 moved[first + slot, step], predicted = results[slot]
                 right[first + slot, step] = predicted == answer
+                seen = numbers[row]
+                predictions[first + slot, step] = seen.setdefault(predicted, len(seen))
         if on_rows is not None:
             on_rows(len(part))
-    return Traces(scores(moved), right)
+    return Recording(breadth, moved, predictions, right)
 
 
 def scores(residuals: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

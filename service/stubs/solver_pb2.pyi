@@ -136,7 +136,7 @@ class Trajectory(_message.Message):
     def __init__(self, index: _Optional[int] = ..., wave: _Optional[int] = ..., iterations: _Optional[int] = ..., residual: _Optional[float] = ..., converged: _Optional[bool] = ..., verified: _Optional[bool] = ..., outcome: _Optional[str] = ..., text: _Optional[str] = ..., history: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class SolveResponse(_message.Message):
-    __slots__ = ("id", "task", "model", "text", "residual", "converged", "verified", "finish_reason", "iterations", "nfe", "layers", "breadth", "agreement", "seed", "cached", "timing_ms", "trajectories")
+    __slots__ = ("id", "task", "model", "text", "residual", "converged", "verified", "finish_reason", "iterations", "nfe", "layers", "breadth", "agreement", "seed", "cached", "timing_ms", "trajectories", "confidence")
     ID_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -154,6 +154,7 @@ class SolveResponse(_message.Message):
     CACHED_FIELD_NUMBER: _ClassVar[int]
     TIMING_MS_FIELD_NUMBER: _ClassVar[int]
     TRAJECTORIES_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     id: str
     task: str
     model: str
@@ -171,7 +172,8 @@ class SolveResponse(_message.Message):
     cached: bool
     timing_ms: Timing
     trajectories: _containers.RepeatedCompositeFieldContainer[Trajectory]
-    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., model: _Optional[str] = ..., text: _Optional[str] = ..., residual: _Optional[float] = ..., converged: _Optional[bool] = ..., verified: _Optional[bool] = ..., finish_reason: _Optional[str] = ..., iterations: _Optional[int] = ..., nfe: _Optional[int] = ..., layers: _Optional[int] = ..., breadth: _Optional[_Union[BreadthCount, _Mapping]] = ..., agreement: _Optional[float] = ..., seed: _Optional[int] = ..., cached: _Optional[bool] = ..., timing_ms: _Optional[_Union[Timing, _Mapping]] = ..., trajectories: _Optional[_Iterable[_Union[Trajectory, _Mapping]]] = ...) -> None: ...
+    confidence: float
+    def __init__(self, id: _Optional[str] = ..., task: _Optional[str] = ..., model: _Optional[str] = ..., text: _Optional[str] = ..., residual: _Optional[float] = ..., converged: _Optional[bool] = ..., verified: _Optional[bool] = ..., finish_reason: _Optional[str] = ..., iterations: _Optional[int] = ..., nfe: _Optional[int] = ..., layers: _Optional[int] = ..., breadth: _Optional[_Union[BreadthCount, _Mapping]] = ..., agreement: _Optional[float] = ..., seed: _Optional[int] = ..., cached: _Optional[bool] = ..., timing_ms: _Optional[_Union[Timing, _Mapping]] = ..., trajectories: _Optional[_Iterable[_Union[Trajectory, _Mapping]]] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class SolveStreamRequest(_message.Message):
     __slots__ = ("request",)

@@ -20,7 +20,8 @@ NINE_SOLVED = "53467891267219534819834256785976142342685379171392485696153728428
 
 FIELDS = {
     "id", "task", "model", "grid", "text", "residual", "converged", "verified", "finish_reason",
-    "iterations", "nfe", "layers", "breadth", "agreement", "seed", "cached", "timing_ms",
+    "iterations", "nfe", "layers", "breadth", "agreement", "confidence", "seed", "cached",
+    "timing_ms",
 }  # fmt: skip
 
 LONG = {"depth": 4096, "breadth": 64, "stop": "exhausted"}

@@ -13,6 +13,7 @@ from eqr_core.data.generate import generate_sudoku
 from eqr_core.data.packed import PackedPuzzles, pack
 from eqr_core.engine.answer import SolveRequest
 from eqr_core.engine.budget import Budget
+from eqr_core.engine.confidence import Confidence
 from eqr_core.engine.engine import Engine
 from eqr_core.errors import DataError
 from eqr_core.evaluation.calibrate import calibrate, choose, measure
@@ -132,7 +133,8 @@ def test_traces_are_what_the_engine_does(tmp_path: Path, puzzles: PackedPuzzles)
     histories = np.array(
         [trajectory.history for answer in answers for trajectory in answer.trajectories]
     )
-    np.testing.assert_allclose(got.score, scores(histories.astype(np.float32)), rtol=1e-4)
+    moved = histories.astype(np.float32)
+    np.testing.assert_allclose(got.traces.score, scores(moved), rtol=1e-4)
     assert got.right[1::2, -1].all()
 
 
@@ -157,6 +159,10 @@ def test_calibration_goes_into_the_card(tmp_path: Path, puzzles: PackedPuzzles) 
     assert calibration["recall"]["share"] >= 0.5
     assert calibration["data_digest"] == own.digest
     assert (calibration["puzzles"], calibration["depth"], calibration["seed"]) == (12, 40, 3)
+    fitted = Confidence.of(stored)
+    assert fitted is not None
+    assert fitted(card.tolerance, 1.0, 1, 0) > 0.8
+    assert sum(row["answers"] for row in calibration["confidence"]["reliability"]) == 12 * 6
 
 
 def test_a_checkpoint_that_solves_nothing_keeps_no_tolerance(

@@ -58,6 +58,7 @@ ANSWER = SolveAnswer.model_validate(
         "layers": 9,
         "breadth": {"started": 4, "converged": 2, "lost": 1},
         "agreement": 0.5,
+        "confidence": 0.75,
         "seed": 2**64 - 1,
         "cached": True,
         "timing_ms": {"queue": 1.0, "solve": 2.0, "total": 4.0},
@@ -204,9 +205,10 @@ def test_an_answer_arrives_whole() -> None:
 
 
 def test_a_residual_that_is_not_finite_is_absent() -> None:
-    bare = ANSWER.model_copy(update={"residual": None, "trajectories": None})
+    bare = ANSWER.model_copy(update={"residual": None, "confidence": None, "trajectories": None})
     message = answer_message(bare)
     assert not message.HasField("residual")
+    assert not message.HasField("confidence")
     assert not message.trajectories
     assert answer_message(ANSWER).HasField("residual")
 

@@ -97,7 +97,8 @@ def test_a_reader_that_goes_away_ends_the_solve(solver: Solver) -> None:
 ANSWER = {
     "id": "a", "task": "sudoku", "model": "one", "grid": [[1]], "text": "1", "residual": None,
     "converged": False, "verified": False, "finish_reason": "exhausted", "iterations": 1, "nfe": 1,
-    "layers": 1, "breadth": {"started": 1, "converged": 0, "lost": 0}, "agreement": 1.0, "seed": 0,
+    "layers": 1, "breadth": {"started": 1, "converged": 0, "lost": 0}, "agreement": 1.0,
+    "confidence": None, "seed": 0,
     "cached": False, "timing_ms": {"queue": 0.0, "solve": 0.0, "total": 0.0},
 }  # fmt: skip
 PROGRESS = ProgressAnswer(iteration=1, residual=0.5, grid=[[1]], text="1")
