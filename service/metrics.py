@@ -59,6 +59,10 @@ class SolverMetrics:
             "eqr_solves_total", "Solves that ended, by how they ended.",
             (*model, "finish_reason", "verified"), registry=self._registry,
         )  # fmt: skip
+        self._shards = Counter(
+            "eqr_fanout_tasks_total", "Shards of requests that were given to workers.",
+            ("outcome",), registry=self._registry,
+        )  # fmt: skip
 
     def _histogram(
         self, name: str, text: str, buckets: Sequence[float], labels: Sequence[str]
@@ -82,6 +86,10 @@ class SolverMetrics:
     def observe_unanswered(self, task: str, model: str, finish_reason: str) -> None:
         """Count a solve without an answer: its client went away, or its deadline was too near."""
         self._count((task, model), finish_reason, False)
+
+    def count_shard(self, outcome: str) -> None:
+        """Count what became of a shard on a worker (docs/service.md lists the outcomes)."""
+        self._shards.labels(outcome).inc()
 
     def observe_tick(self, tick: Tick) -> None:
         """Count a tick; called in the engine's thread."""

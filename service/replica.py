@@ -24,9 +24,11 @@ from service.schemas import ModelAnswer, ProgressAnswer, SolveAnswer
 from service.settings import Settings
 
 if TYPE_CHECKING:
+    from eqr_core.engine.async_engine import AsyncEngine
     from eqr_core.engine.engine import Engine
     from eqr_core.engine.stats import Observer
     from eqr_core.model.card import Card
+    from service.fanout import FanOut
 
 _log = logging.getLogger("ray.serve")
 
@@ -51,6 +53,7 @@ class Solver:
         self._metrics = SolverMetrics(since=self._engine.stats)  # the warm-up is nobody's
         self._runner = AsyncEngine(self._engine)
         self._runner.start()
+        self._fanout = self._fan_out(settings)
 
     async def solve(self, order: Order) -> SolveAnswer | Refusal:
         """Run `order`. What the client did wrong comes back as a value.
@@ -70,7 +73,8 @@ class Solver:
     async def _solve(self, order: Order) -> SolveAnswer:
         model = self._choose(order.request)
         try:
-            answer = await self._runner.submit(order.request_now(model))
+            request = order.request_now(model)
+            answer = await self._place(request).submit(request)
         except (asyncio.CancelledError, DeadlineExceeded) as error:
             self._observe_unanswered(order, model, error)
             raise
@@ -98,7 +102,8 @@ class Solver:
         pace = Pace(self._progress_per_second)
         answer: Answer | None = None
         try:
-            async with aclosing(self._runner.stream(order.request_now(model))) as events:
+            request = order.request_now(model)
+            async with aclosing(self._place(request).stream(request)) as events:
                 async for event in events:
                     if isinstance(event, Answer):
                         answer = event
@@ -112,6 +117,21 @@ class Solver:
         if answer is not None:
             self._metrics.observe(answer)
             yield answer_of(order, answer)
+
+    def _place(self, request: SolveRequest) -> AsyncEngine | FanOut:
+        """Where `request` is solved: here, or here and on workers."""
+        if self._fanout is not None and self._fanout.suits(request):
+            return self._fanout
+        return self._runner
+
+    def _fan_out(self, settings: Settings) -> FanOut | None:
+        import ray
+
+        if not settings.fanout_workers or not ray.is_initialized():
+            return None
+        from service.fanout import FanOut
+
+        return FanOut(self._runner, settings, self._metrics.count_shard)
 
     def _observe_unanswered(self, order: Order, model: str, error: BaseException) -> None:
         late = isinstance(error, DeadlineExceeded)

@@ -72,6 +72,16 @@ class Settings(BaseSettings):
     cpus: int = Field(
         default_factory=usable_cpus, ge=1, le=1024, description="CPUs the local Ray may use."
     )
+    fanout_workers: int = Field(
+        default=64, ge=0, le=1024,
+        description="Most shards of a request at a time on other nodes; 0: no fan-out.",
+    )  # fmt: skip
+    fanout_cpus: float = Field(
+        default=1.0, gt=0, le=1024, allow_inf_nan=False, description="CPUs of a shard."
+    )
+    fanout_gpus: float = Field(
+        default=0.0, ge=0, le=1024, allow_inf_nan=False, description="GPUs of a shard."
+    )
     max_body_bytes: int = Field(
         default=1 << 20, ge=1024, le=1 << 26, description="Largest request body, in bytes."
     )
