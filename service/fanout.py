@@ -1,0 +1,224 @@
+"""Fan-out: the breadth of one request spread over the cluster (DESIGN section 4).
+
+A solver replica hands a wide request to `FanOut`, which decides its waves as the engine would and
+runs each either here or, where that is quicker, as shards of which all but the first are Ray tasks.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import ray
+
+from eqr_core.engine import waves
+from eqr_core.engine.answer import Answer, Progress, SolveRequest
+from eqr_core.engine.async_engine import AsyncEngine
+from eqr_core.engine.budget import MAX_DEADLINE_MS
+from eqr_core.engine.runner import arithmetic
+from eqr_core.engine.trajectory import Prediction, Request, Shard, Trajectory
+from eqr_core.errors import DeadlineExceeded
+from eqr_core.tasks import task_at
+from service.fanout_cost import Cost, shares, widest_wave
+from service.fanout_nodes import Nodes, free_workers, measure, other_nodes
+from service.fanout_part import Places, Reports
+from service.fanout_wave import Wave
+from service.fanout_worker import Report, ShardOrder, pack, run_shard
+from service.settings import Settings
+
+WATCH_SECONDS = 5.0
+NO_DEADLINE_SECONDS = MAX_DEADLINE_MS / 1e3
+
+_log = logging.getLogger("ray.serve")
+
+
+class FanOut:
+    """Solves wide requests with the workers of other nodes.
+
+    A thread watches the cluster; until it has found other nodes and measured what a shard costs
+    there, nothing `suits`. Everything else belongs to the event loop of the replica.
+    """
+
+    def __init__(
+        self, runner: AsyncEngine, settings: Settings, count: Callable[[str], None]
+    ) -> None:
+        """Ray must be there. `count` is told what became of each shard, by one word."""
+        self._runner = runner
+        self._engine = runner.engine
+        self._settings = settings
+        self._count = count
+        self._task: Any = ray.remote(run_shard).options(
+            num_returns="streaming",
+            num_cpus=settings.fanout_cpus,
+            num_gpus=settings.fanout_gpus,
+            max_retries=0,  # `Wave` tries again, and counts
+            scheduling_strategy="SPREAD",
+            label_selector={"ray.io/node-id": f"!{ray.get_runtime_context().get_node_id()}"},
+        )
+        self._packed: dict[str, tuple[str, Any]] = {}
+        self._costs: dict[tuple[str, str], Cost] = {}
+        self._in_flight = 0
+        self.workers = 0
+        """Shards of a request that may run elsewhere at a time; 0 until all is measured."""
+        threading.Thread(target=self._watch, name="eqr-fanout", daemon=True).start()
+
+    def suits(self, request: SolveRequest) -> bool:
+        """Whether a wave of `request` would be shared."""
+        budget = request.budget
+        width = widest_wave(budget.breadth, budget.stop == "exhausted")
+        if len(self._shares(request, width, budget.depth)) == 1:
+            return False
+        return not request.task.verify(request.grid, request.grid)  # a full grid needs no step
+
+    async def submit(self, request: SolveRequest) -> Answer:
+        """The answer that the engine here would give, alone; only `nfe` may differ.
+
+        Raises as `AsyncEngine.submit` does. Cancelling the awaiting task cancels all shards.
+        """
+        async with aclosing(self.stream(request)) as events:
+            async for event in events:
+                if isinstance(event, Answer):
+                    return event
+        raise RuntimeError("a stream of a solve ended without an answer")
+
+    async def stream(self, asked: SolveRequest) -> AsyncGenerator[Progress | Answer, None]:
+        """`submit`, yielding the progress of the leading shard now and then before the answer."""
+        submitted = time.monotonic()
+        first_slot: float | None = None
+        limit = asked.budget.deadline_ms
+        end = submitted + (NO_DEADLINE_SECONDS if limit is None else limit / 1e3)
+        places = Places(
+            here=lambda shard: self._runner.stream(_until(end, shard)),
+            away=lambda shard: self._away(_until(end, shard)),
+            count=self._count,
+        )
+        request = self._request(asked)
+        waves.begin_wave(request)
+        while request.finish_reason is None:
+            if time.monotonic() >= end:
+                waves.stop(request, "deadline")
+                break
+            wave = Wave(request, self._shards(request, asked), places, end)
+            async with aclosing(wave.run()) as events:
+                async for progress in events:
+                    yield progress
+            first_slot = first_slot or wave.first_slot
+            if wave.late:
+                waves.stop(request, "deadline")
+            else:
+                waves.settle(request)
+        answer = self._engine.sum_up(request, asked, submitted, first_slot)
+        if not answer.answered and answer.finish_reason == "deadline":
+            raise DeadlineExceeded("the deadline passed before the first outer step")
+        yield answer
+
+    def _request(self, asked: SolveRequest) -> Request:
+        task, budget = asked.task, asked.budget
+        tolerance = self._engine.models[asked.model].tolerance
+
+        def verify(prediction: Prediction) -> bool:
+            grid = task.decode(np.frombuffer(prediction, dtype=np.uint8))
+            return task.verify(asked.grid, grid)
+
+        return Request(
+            id=asked.id,
+            budget=budget,
+            tolerance=tolerance if budget.tolerance is None else budget.tolerance,
+            verify=verify,
+        )
+
+    def _shards(
+        self, request: Request, asked: SolveRequest
+    ) -> Iterator[tuple[list[Trajectory], SolveRequest]]:
+        wave, start = request.wave, 0
+        depth = wave[0].depth
+        for size in self._shares(asked, len(wave), depth):
+            part = wave[start : start + size]
+            start += size
+            budget = replace(asked.budget, depth=depth, breadth=size, nfe=None)
+            yield (
+                part,
+                replace(
+                    asked,
+                    budget=budget,
+                    shard=Shard(part[0].index, part[0].wave),
+                    id=f"{asked.id}/{part[0].index}",
+                ),
+            )
+
+    def _shares(self, request: SolveRequest, width: int, depth: int) -> list[int]:
+        cost = self._costs.get((request.model, request.task.size))
+        if cost is None or not self.workers:
+            return [width]
+        return shares(width, depth, cost, workers=self.workers, slots=self._settings.slots)
+
+    async def _away(self, asked: SolveRequest) -> Reports:
+        reports = self._launch(asked)
+        self._in_flight += 1
+        ended = False
+        try:
+            async for report in reports:
+                yield await report
+            ended = True
+        finally:
+            self._in_flight -= 1
+            if not ended:
+                ray.cancel(reports)
+
+    def _launch(self, asked: SolveRequest) -> Any:
+        """Start the task of one shard; a generator of references to its reports."""
+        key, packed = self._packed[asked.model]
+        limit = asked.budget.deadline_ms
+        left = NO_DEADLINE_SECONDS if limit is None else limit / 1e3
+        order = ShardOrder(
+            asked,
+            end=time.time() + left,
+            key=key,
+            arithmetic=arithmetic(self._engine.models[asked.model].operator),
+            slots=self._settings.slots,
+            threads=max(1, int(self._settings.fanout_cpus)),
+        )
+        return self._task.remote(order, [packed])
+
+    def _run_and_wait(self, asked: SolveRequest) -> Iterator[Report]:
+        for report in self._launch(asked):
+            yield ray.get(report)
+
+    def _watch(self) -> None:
+        measured: Nodes | None = None
+        while True:
+            try:
+                nodes = other_nodes(self._settings)
+                if nodes.room and (measured is None or nodes.ids - measured.ids):
+                    self._measure()
+                    measured = nodes
+                free = free_workers(self._settings) + self._in_flight
+                self.workers = min(self._settings.fanout_workers, nodes.room, free)
+            except Exception as error:  # the cluster changes under the probe; the next may do
+                self.workers = 0
+                _log.warning("fan-out is off for now: %s: %s", type(error).__name__, error)
+            time.sleep(WATCH_SECONDS)
+
+    def _measure(self) -> None:
+        for name, card in self._engine.models.items():
+            if name not in self._packed:
+                packed = pack(self._engine, name)
+                self._packed[name] = packed.key, ray.put(packed)
+            for size in card.sizes:
+                rows, columns = map(int, size.split("x"))
+                task = task_at(card.task, rows, columns)
+                self._costs[name, size] = measure(
+                    self._run_and_wait, task, name, self._settings.slots
+                )
+
+
+def _until(end: float, shard: SolveRequest) -> SolveRequest:
+    """`shard` with what is left until `end` of `monotonic`; tries come one after another."""
+    left_ms = max(1e-3, (end - time.monotonic()) * 1e3)
+    return replace(shard, budget=replace(shard.budget, deadline_ms=left_ms))
