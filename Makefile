@@ -57,7 +57,7 @@ format: venv
 	$(BIN)/ruff format .
 
 bench: venv
-	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m eqr_core.cli bench engine
 
 # The stubs are committed; a test holds them to proto/eqr/v1/solver.proto.
 proto: venv

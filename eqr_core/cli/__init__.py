@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typer
 
+from eqr_core.cli.bench import bench
 from eqr_core.cli.data import data
 from eqr_core.cli.evaluate import evaluate, parity
 from eqr_core.cli.generate import generate
@@ -31,6 +32,7 @@ app.command("parity")(parity)
 app.add_typer(generate, name="generate")
 app.add_typer(data, name="data")
 app.add_typer(models, name="models")
+app.add_typer(bench, name="bench")
 
 
 def main() -> None:
