@@ -82,8 +82,10 @@ def _solve_there(
 ) -> None:
     try:
         from service.client import EqrClient
+
+        client = EqrClient(server)
     except ModuleNotFoundError as error:
-        raise MissingExtra("solve --server", error.name) from None
+        raise MissingExtra("solve --server", error.name, "client") from None
     from eqr_core.engine.answer import SolveRequest
     from eqr_core.tasks import parse_grid
 
@@ -98,7 +100,7 @@ def _solve_there(
         noise=choice["noise"],
         selection=choice["selection"],
     )
-    with EqrClient(server) as client:
+    with client:
         document = client.solve(text, **choice, budget=limits).model_dump()
     if as_json:
         typer.echo(json.dumps(document))
@@ -141,8 +143,8 @@ def train(
 ) -> None:
     """Train a checkpoint into OUT/best; where OUT holds this run already, go on with it."""
     if not ray:
-        for name, given in (("workers", workers), ("gpus", gpus), ("storage", storage)):
-            if given:
+        for name, given in (("workers", workers), ("gpus", gpus or None), ("storage", storage)):
+            if given is not None:
                 raise typer.BadParameter("it needs --ray", param_hint=f"--{name}")
         train_here(recipe, out, data, start, minutes, within, seed, device, rehearse)
         return
@@ -182,7 +184,22 @@ def serve(
     ] = None,
     slots: Annotated[int | None, typer.Option(help="Trajectories run at a time.")] = None,
     queue: Annotated[int | None, typer.Option(help="Requests that may wait.")] = None,
-    replicas: Annotated[int | None, typer.Option(help="Solver replicas.")] = None,
+    replicas: Annotated[int | None, typer.Option(help="Solver replicas, at least.")] = None,
+    max_replicas: Annotated[
+        int | None, typer.Option(help="Solver replicas under load; without it, no more.")
+    ] = None,
+    backlog_seconds: Annotated[
+        float | None, typer.Option(help="More replicas where the work in hand takes longer.")
+    ] = None,
+    idle_seconds: Annotated[
+        float | None, typer.Option(help="Fewer replicas when they have been too many so long.")
+    ] = None,
+    solver_cpus: Annotated[
+        float | None, typer.Option(help="CPUs of a solver; without it, half of --cpus for all.")
+    ] = None,
+    ingresses: Annotated[
+        int | None, typer.Option(help="Ingress replicas; without it 2 from 4 CPUs on, else 1.")
+    ] = None,
     cpus: Annotated[int | None, typer.Option(help="CPUs for the local Ray.")] = None,
     max_body_bytes: Annotated[int | None, typer.Option(help="Largest request body.")] = None,
     deadline_ms: Annotated[

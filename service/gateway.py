@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -39,6 +39,8 @@ class Gateway:
         self._models: list[ModelAnswer] = []
         self._draining = False
         self._in_flight = 0
+        self._waits: set[asyncio.Timeout] = set()
+        self._cut = False
 
     @property
     def in_flight(self) -> int:
@@ -53,6 +55,13 @@ class Gateway:
     def drain(self) -> None:
         """Take no further work; what runs goes on."""
         self._draining = True
+
+    def cut(self) -> None:
+        """End what runs with a Refusal ``draining``."""
+        self._cut = True
+        for limit in self._waits:
+            if not limit.expired():
+                limit.reschedule(0)
 
     async def solve(self, order: Order) -> SolveAnswer:
         """Answer of `order`, kept or new; `timing_ms.total` counts from here.
@@ -80,7 +89,7 @@ class Gateway:
             outcome: SolveAnswer | Refusal = await self._call(self._solver.solve, order)
             return outcome
 
-        async with asyncio.timeout(order.left_seconds + DEADLINE_GRACE_SECONDS):
+        async with self._wait_for(order):
             outcome = await _once_more(attempt)
         if isinstance(outcome, Refusal):
             raise outcome
@@ -111,7 +120,7 @@ class Gateway:
         response: Any = self._solver.options(stream=True).stream.remote(order)
         try:
             while True:
-                async with asyncio.timeout(order.left_seconds + DEADLINE_GRACE_SECONDS):
+                async with self._wait_for(order):
                     event = await anext(response, None)
                 if isinstance(event, Refusal):
                     raise event
@@ -168,6 +177,21 @@ class Gateway:
     def _refuse_when_draining(self) -> None:
         if self._draining:
             raise Refusal("draining", "the service is shutting down and takes no further work")
+
+    @asynccontextmanager
+    async def _wait_for(self, order: Order) -> AsyncIterator[None]:
+        """The deadline of `order` and its grace are the end of the block, or `cut` is."""
+        limit = asyncio.timeout(0 if self._cut else order.left_seconds + DEADLINE_GRACE_SECONDS)
+        self._waits.add(limit)
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            if self._cut:
+                raise Refusal("draining", "the service stops before the solve ends") from None
+            raise
+        finally:
+            self._waits.discard(limit)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

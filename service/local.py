@@ -35,6 +35,8 @@ WATCH_SECONDS = 3.0
 ASK_SECONDS = 10.0
 LOST_SECONDS = 30.0
 """So long without an answer from Serve's controller, and Ray counts as dead."""
+CUT_SECONDS = 5.0
+"""For the answers to solves that are cut off to go out."""
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
 
 
@@ -56,7 +58,7 @@ def local_service(settings: Settings) -> Iterator[str]:
     """
     check(settings)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.update(proxy_variables())
+    os.environ.update(serve_variables())
     level = settings.log_level.upper()
     # Access is logged by the gate, which knows whose request it is.
     logging_config = {"encoding": "JSON", "log_level": level, "enable_access_log": False}
@@ -130,9 +132,10 @@ def _check_address(host: str, port: int) -> None:
             raise AddressTaken(f"{host}:{port}: {error.strerror}") from None
 
 
-def proxy_variables() -> dict[str, str]:
-    """What Serve's proxies read from the environment."""
+def serve_variables() -> dict[str, str]:
+    """What Serve's proxies, controller and replicas read from the environment."""
     return {
+        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "service.proxy_http.http_middlewares",
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES),
     }
@@ -161,11 +164,23 @@ def _check_models(names: tuple[str, ...]) -> None:
 
 
 def drain(ingress: Any, seconds: float) -> None:
-    """Have every ingress replica refuse new solves; wait until none runs, at most `seconds`."""
-    end = time.monotonic() + seconds
+    """Have every ingress replica refuse new solves; wait until none runs, at most `seconds`.
+
+    Those that run even then end with 503: every request gets a status.
+    """
     _ask_all(ingress, "drain")
-    while time.monotonic() < end and sum(_ask_all(ingress, "in_flight")):
+    if not _wait_until_idle(ingress, seconds):
+        _ask_all(ingress, "cut")
+        _wait_until_idle(ingress, CUT_SECONDS)
+
+
+def _wait_until_idle(ingress: Any, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while sum(_ask_all(ingress, "in_flight")):
+        if time.monotonic() >= end:
+            return False
         time.sleep(POLL_SECONDS)
+    return True
 
 
 def _ask_all(ingress: Any, method: str) -> list[Any]:

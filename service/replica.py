@@ -16,6 +16,7 @@ from eqr_core.engine.answer import Answer, SolveRequest
 from eqr_core.engine.budget import Budget
 from eqr_core.errors import DeadlineExceeded, EngineStopped, EqrError, ModelError
 from eqr_core.tasks import task_at
+from service.load import Load
 from service.metrics import Collected, SolverMetrics
 from service.orders import ANY_MODEL, Order, answer_of, progress_of
 from service.pace import Pace
@@ -41,7 +42,7 @@ class Solver:
 
         from eqr_core.engine.async_engine import AsyncEngine
 
-        torch.set_num_threads(max(1, settings.cpus // settings.replicas))
+        torch.set_num_threads(settings.solver_threads)
         self._progress_per_second = settings.progress_per_second
         self._metrics = SolverMetrics()
         self._engine = warm_engine(
@@ -51,6 +52,7 @@ class Solver:
             observer=lambda tick: self._metrics.observe_tick(tick),
         )
         self._metrics = SolverMetrics(since=self._engine.stats)  # the warm-up is nobody's
+        self._load = Load(since=self._engine.stats)
         self._runner = AsyncEngine(self._engine)
         self._runner.start()
         self._fanout = self._fan_out(settings)
@@ -74,13 +76,14 @@ class Solver:
         model = self._choose(order.request)
         try:
             request = order.request_now(model)
-            answer = await self._place(request).submit(request)
+            with self._load.taken(request.budget):
+                answer = await self._place(request).submit(request)
         except (asyncio.CancelledError, DeadlineExceeded) as error:
             self._observe_unanswered(order, model, error)
             raise
         except EngineStopped:
             end_process()
-        self._metrics.observe(answer)
+        self._observe(order, answer)
         return answer_of(order, answer)
 
     async def stream(
@@ -103,19 +106,20 @@ class Solver:
         answer: Answer | None = None
         try:
             request = order.request_now(model)
-            async with aclosing(self._place(request).stream(request)) as events:
-                async for event in events:
-                    if isinstance(event, Answer):
-                        answer = event
-                    elif pace.due():
-                        yield progress_of(order, event)
+            with self._load.taken(request.budget):
+                async with aclosing(self._place(request).stream(request)) as events:
+                    async for event in events:
+                        if isinstance(event, Answer):
+                            answer = event
+                        elif pace.due():
+                            yield progress_of(order, event)
         except (asyncio.CancelledError, GeneratorExit, DeadlineExceeded) as error:
             self._observe_unanswered(order, model, error)
             raise
         except EngineStopped:
             end_process()
         if answer is not None:
-            self._metrics.observe(answer)
+            self._observe(order, answer)
             yield answer_of(order, answer)
 
     def _place(self, request: SolveRequest) -> AsyncEngine | FanOut:
@@ -132,6 +136,10 @@ class Solver:
         from service.fanout import FanOut
 
         return FanOut(self._runner, settings, self._metrics.count_shard)
+
+    def _observe(self, order: Order, answer: Answer) -> None:
+        self._metrics.observe(answer)
+        self._load.learn(order.request.budget, answer.nfe)
 
     def _observe_unanswered(self, order: Order, model: str, error: BaseException) -> None:
         late = isinstance(error, DeadlineExceeded)
@@ -159,6 +167,10 @@ class Solver:
     async def collect(self) -> tuple[str, Collected]:
         """Name and metrics of the replica."""
         return replica_name(), self._metrics.collect(self._engine.stats)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Asked by Serve where the number of replicas follows their load."""
+        return self._load.report(self._engine.stats)
 
     def check_health(self) -> None:
         """Asked by Serve, which replaces the replica when this raises."""
@@ -221,6 +233,7 @@ def _model_answer(name: str, card: Card) -> ModelAnswer:
         parameters=card.parameters,
         digest=card.digest,
         tolerance=card.tolerance,
+        calibration=card.calibration,
         description=card.description,
         license=card.license,
         results=[dict(result) for result in card.results],

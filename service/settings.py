@@ -68,7 +68,22 @@ class Settings(BaseSettings):
     queue: int = Field(
         default=1024, ge=1, le=65536, description="Requests that may wait in a solver."
     )
-    replicas: int = Field(default=1, ge=1, le=64, description="Solver replicas.")
+    replicas: int = Field(default=1, ge=1, le=64, description="Solver replicas, at least.")
+    max_replicas: int | None = Field(
+        default=None, ge=1, le=1024, description="Solver replicas under load; none: no more."
+    )
+    backlog_seconds: float = _seconds(10, "More replicas where the work in hand takes longer.")
+    idle_seconds: float = _seconds(300, "Fewer replicas when they have been too many so long.")
+    solver_cpus: float | None = Field(
+        default=None,
+        gt=0,
+        le=1024,
+        allow_inf_nan=False,
+        description="CPUs of a solver; none: half of --cpus, shared by all.",
+    )
+    ingresses: int | None = Field(
+        default=None, ge=1, le=64, description="Ingress replicas; none: 2 from 4 CPUs on, else 1."
+    )
     cpus: int = Field(
         default_factory=usable_cpus, ge=1, le=1024, description="CPUs the local Ray may use."
     )
@@ -161,6 +176,23 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         # Replicas have other working folders.
         return None if value is None else value.absolute()
+
+    @property
+    def most_replicas(self) -> int:
+        """Solver replicas that there may be at a time."""
+        return self.replicas if self.max_replicas is None else self.max_replicas
+
+    @property
+    def solver_threads(self) -> int:
+        """Threads of one solver's torch."""
+        cpus = self.cpus / self.most_replicas if self.solver_cpus is None else self.solver_cpus
+        return max(1, int(cpus))
+
+    @model_validator(mode="after")
+    def _check_replicas(self) -> Settings:
+        if self.most_replicas < self.replicas:
+            raise ValueError(f"max_replicas is {self.max_replicas}; replicas is {self.replicas}")
+        return self
 
     @model_validator(mode="after")
     def _refuse_unknown_variables(self) -> Settings:

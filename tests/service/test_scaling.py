@@ -1,0 +1,151 @@
+"""The number of solvers: what a solver reports, what follows from it, what Serve is told."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from ray import cloudpickle
+from ray.serve.config import AutoscalingContext
+
+from eqr_core.engine.budget import Budget
+from eqr_core.engine.stats import Stats
+from service import load, scaling
+from service.app import application, build, number_of_ingresses, solver_cpus
+from service.load import Load
+from service.scaling import BacklogPolicy
+from service.settings import Settings, SettingsError
+
+BUDGET = Budget(depth=64, breadth=16)
+
+
+def wanted(running: int, *reports: dict[str, float], seconds: float = 10.0) -> float:
+    """What the policy wants, from Serve's own context."""
+    kept = dict.fromkeys(inspect.signature(AutoscalingContext).parameters)
+    names = ("nfe", "busy", "nfe_per_second")
+    context = AutoscalingContext(
+        **{
+            **kept,
+            "current_num_replicas": running,
+            "aggregated_metrics": {
+                name: {index: report[name] for index, report in enumerate(reports)}
+                for name in (names if reports else ())
+            },
+        }
+    )
+    count, state = BacklogPolicy(seconds)(context)
+    assert state == {}
+    return count
+
+
+def report(nfe: float, busy: float, speed: float = 1000.0) -> dict[str, float]:
+    return {"nfe": nfe, "busy": busy, "nfe_per_second": speed}
+
+
+def test_work_in_hand_starts_as_many_solvers_as_finish_it_in_time() -> None:
+    assert wanted(1, report(10_000, 1.0)) == 1
+    assert wanted(1, report(35_000, 1.0)) == 3.5
+    assert wanted(2, report(35_000, 1.0), report(25_000, 1.0)) == 6
+    assert wanted(1, report(35_000, 1.0), seconds=20) == 1.75
+
+
+def test_busy_solvers_stay_and_idle_ones_go() -> None:
+    assert wanted(2, report(10, 1.0), report(10, 1.0)) == 2
+    assert wanted(2, report(10, 0.5), report(10, 0.9)) == pytest.approx(1.75)
+    assert wanted(2, report(10, 0.4), report(10, 0.4)) == pytest.approx(1.0)
+    assert wanted(3, report(0, 0.0), report(0, 0.0), report(0, 0.0)) == 0
+
+
+def test_what_is_not_known_changes_nothing() -> None:
+    assert wanted(1) == 1
+    assert wanted(2, report(5, 0.0, speed=0.0)) == 2
+    # A solver that has not run yet has no speed, and does not lower that of the others.
+    assert wanted(2, report(40_000, 1.0), report(0, 0.0, speed=0.0)) == 4
+
+
+def test_the_policy_reaches_a_controller_that_has_no_service() -> None:
+    source = inspect.getsource(scaling)
+    assert "import service" not in source
+    assert "from service" not in source
+    cloudpickle.register_pickle_by_value(scaling)
+    try:
+        there = cloudpickle.loads(cloudpickle.dumps(BacklogPolicy))
+    finally:
+        cloudpickle.unregister_pickle_by_value(scaling)
+    assert there(10.0)._wanted(1, [35_000], [1.0], [1000.0]) == 3.5
+
+
+def test_a_solver_reports_what_it_has_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(load, "monotonic", lambda: now)
+    stats = Stats()
+    one = Load(stats)
+    with one.taken(BUDGET), one.taken(replace(BUDGET, nfe=76)):
+        now = 10.0
+        stats = Stats(outer_steps=5000, tick_seconds=5.0)
+        assert one.report(stats) == {"nfe": 1100, "busy": 0.5, "nfe_per_second": 1000}
+        for _ in range(100):
+            one.learn(BUDGET, 256)
+        assert one.report(stats)["nfe"] == pytest.approx(275, rel=1e-3)
+    now = 20.0
+    # What nothing has changed since is still the last thing known.
+    assert one.report(stats) == {"nfe": 0, "busy": 0.0, "nfe_per_second": 1000}
+
+
+def test_a_request_that_fails_is_no_longer_in_hand() -> None:
+    one = Load(Stats())
+    with pytest.raises(ValueError, match="no"), one.taken(BUDGET):
+        raise ValueError("no")
+    assert one.report(Stats())["nfe"] == 0
+
+
+def deployments(**fields: Any) -> dict[str, Any]:
+    from ray.serve._private.build_app import build_app
+
+    built = build_app(build(Settings(**fields)), name="any")
+    return {one.name: one for one in built.deployments}
+
+
+def test_the_number_of_solvers_is_fixed_unless_there_may_be_more() -> None:
+    fixed = deployments(replicas=3, cpus=4)["Solver"]._deployment_config
+    assert (fixed.num_replicas, fixed.autoscaling_config) == (3, None)
+    scaled = deployments(replicas=2, max_replicas=5, backlog_seconds=7, idle_seconds=60, cpus=4)
+    config = scaled["Solver"]._deployment_config.autoscaling_config
+    assert (config.min_replicas, config.max_replicas) == (2, 5)
+    assert config.downscale_delay_s == 60
+    assert config.policy.policy_kwargs == {"seconds": 7}
+
+
+def test_all_solvers_and_ingresses_fit_the_cpus() -> None:
+    for cpus in (1, 2, 4, 16):
+        for most in (1, 2, 3, 8):
+            settings = Settings(cpus=cpus, max_replicas=most)
+            asked = most * solver_cpus(settings) + 0.1 * number_of_ingresses(settings)
+            assert asked < cpus
+            assert settings.solver_threads >= 1
+    assert number_of_ingresses(Settings(cpus=2)) == 1
+    assert number_of_ingresses(Settings(cpus=4)) == 2
+    assert number_of_ingresses(Settings(cpus=4, ingresses=1)) == 1
+    assert solver_cpus(Settings(cpus=2, solver_cpus=3.5)) == 3.5
+    assert Settings(cpus=2, solver_cpus=3.5).solver_threads == 3
+
+
+def test_fewer_at_most_than_at_least_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_replicas is 2; replicas is 3"):
+        Settings(replicas=3, max_replicas=2)
+
+
+def test_a_serve_config_gives_settings_as_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EQR_REPLICAS", "2")
+    monkeypatch.setenv("EQR_SLOTS", "8")
+    from ray.serve._private.build_app import build_app
+
+    built = build_app(application({"slots": 16, "drain_seconds": 45}), name="any")
+    (solver,) = (one for one in built.deployments if one.name == "Solver")
+    assert solver._deployment_config.num_replicas == 2
+    assert solver._deployment_config.graceful_shutdown_timeout_s == 45
+    assert solver.init_args[0].slots == 16
+    with pytest.raises(SettingsError, match="slot"):
+        application({"slot": 16})
