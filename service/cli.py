@@ -201,6 +201,11 @@ def serve(
         int | None, typer.Option(help="Ingress replicas; without it 2 from 4 CPUs on, else 1.")
     ] = None,
     cpus: Annotated[int | None, typer.Option(help="CPUs for the local Ray.")] = None,
+    fanout_workers: Annotated[
+        int | None, typer.Option(help="Most shards of a request at a time; 0: no fan-out.")
+    ] = None,
+    fanout_cpus: Annotated[float | None, typer.Option(help="CPUs of a shard.")] = None,
+    fanout_gpus: Annotated[float | None, typer.Option(help="GPUs of a shard.")] = None,
     max_body_bytes: Annotated[int | None, typer.Option(help="Largest request body.")] = None,
     deadline_ms: Annotated[
         float | None, typer.Option(help="Deadline of a request that names none.")
