@@ -70,12 +70,34 @@ def test_every_file_of_the_packages_is_installed_with_them() -> None:
 
 def test_the_library_alone_brings_no_package_of_the_service() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needed, extra = (
+    extras = project["optional-dependencies"]
+    needed, service, client = (
         {re.split(r"[^\w-]", line)[0] for line in lines}
-        for lines in (project["dependencies"], project["optional-dependencies"]["service"])
+        for lines in (project["dependencies"], extras["service"], extras["client"])
     )
-    assert {"ray", "fastapi", "redis", "grpcio", "pydantic"} <= extra
-    assert not needed & extra
+    assert {"ray", "fastapi", "redis", "eqr"} <= service
+    assert {"httpx", "grpcio", "pydantic"} <= client
+    assert not needed & (service | client)
+    assert not {"torch", "ray"} & (needed | client)
+
+
+def test_the_clients_need_what_their_extra_brings_and_no_more() -> None:
+    """In an interpreter where Ray, torch and all that only servers need cannot be imported."""
+    hidden = ["torch", "ray", "fastapi", "starlette", "redis", "prometheus_client", "uvicorn"]
+    assert (
+        run(
+            "import sys\n"
+            f"sys.modules.update(dict.fromkeys({hidden}))\n"
+            "from service.client import AsyncEqrClient, ConnectionFailed, EqrClient, NO_RETRIES\n"
+            "for server in ('http://127.0.0.1:9', 'grpc://127.0.0.1:9'):\n"
+            "    AsyncEqrClient(server)\n"
+            "    try:\n"
+            "        EqrClient(server, retries=NO_RETRIES).solve([[1, 0, 0, 0]] + 3 * [[0] * 4])\n"
+            "    except ConnectionFailed:\n"
+            "        print('tried', end=' ')\n"
+        )
+        == "tried tried"
+    )
 
 
 def run(script: str) -> str:

@@ -64,6 +64,8 @@ def describe(error: Exception) -> str:
     """The error in one line."""
     usage = getattr(error, "format_message", None)
     text = usage() if callable(usage) else str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+        return "solving and training need torch: pip install 'eqr[engine]'"
     if not isinstance(error, EqrError | OSError) and usage is None:
         text = f"{type(error).__name__}: {text}"
     return " ".join(text.split())

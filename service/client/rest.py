@@ -1,163 +1,126 @@
-"""REST clients, sync and async: the same requests, read the same way."""
+"""Calls over REST, blocking and for asyncio: the same requests, read the same way."""
 
 from __future__ import annotations
 
-import json
-from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+import math
+from collections.abc import AsyncGenerator, Generator
+from typing import Any
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from service.client.calls import Answer, Call, as_json
 from service.client.errors import (
     AnswerUnreadable,
+    ClientError,
     ConnectionFailed,
     RequestUnsendable,
+    ServiceError,
+    TimedOut,
     service_error,
 )
-from service.schemas import ModelAnswer, ModelsAnswer, ProblemDocument, SolveAnswer
+from service.client.events import Event, EventReader
+from service.schemas import ProblemDocument
 
-DEFAULT_TIMEOUT = httpx.Timeout(None, connect=5.0)
-"""A solve may take as long as its deadline, which the service keeps."""
+ROUTES = {
+    "solve": ("POST", "/solve"),
+    "stream": ("POST", "/solve/stream"),
+    "batch": ("POST", "/solve/batch"),
+    "submit": ("POST", "/jobs"),
+    "job": ("GET", "/jobs/{name}"),
+    "cancel": ("DELETE", "/jobs/{name}"),
+    "models": ("GET", "/models"),
+    "model": ("GET", "/models/{name}"),
+}
+"""Method and path of each operation."""
 
-JSON_HEADERS = {"Content-Type": "application/json"}
+CONNECT_SECONDS = 5.0
+LONGEST_SECONDS = 3700.0
+"""No deadline is above an hour; a server that says nothing for longer is gone."""
+SILENT_SECONDS = 60.0
+"""A stream tells that it is alive every 15 seconds; after so much silence it is not."""
 
-Body = TypeVar("Body", bound=BaseModel)
-
-
-def solve_body(
-    grid: Any,
-    *,
-    task: str | None = None,
-    model: str | None = None,
-    budget: dict[str, Any] | None = None,
-    seed: int | None = None,
-    noise: float | None = None,
-    selection: Literal["residual", "majority"] | None = None,
-    priority: int | None = None,
-    include: list[str] | None = None,
-) -> dict[str, Any]:
-    """The body of ``POST /solve``; what is None is left to the service."""
-    fields = {
-        "grid": grid,
-        "task": task,
-        "model": model,
-        "budget": budget,
-        "seed": seed,
-        "noise": noise,
-        "selection": selection,
-        "priority": priority,
-        "include": include,
-    }
-    return {name: value for name, value in fields.items() if value is not None}
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=256)
 
 
-class EqrClient:
-    """Blocking client. Methods raise the errors of `service.client.errors`.
+class RestTransport:
+    """Sends calls with httpx."""
 
-    `transport` is httpx's; it serves to speak to an application in the same process.
-    """
+    def __init__(self, server: str, api_key: str | None) -> None:
+        self._http = httpx.Client(
+            base_url=_address(server), headers=_own_headers(api_key), limits=LIMITS
+        )
 
-    def __init__(
-        self,
-        server: str,
-        *,
-        timeout: httpx.Timeout = DEFAULT_TIMEOUT,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        self._http = httpx.Client(base_url=_address(server), timeout=timeout, transport=transport)
-
-    def solve(self, grid: Any, **options: Any) -> SolveAnswer:
-        """Solve one grid; `options` are those of `solve_body`."""
-        return self._send("POST", "/solve", SolveAnswer, solve_body(grid, **options))
-
-    def models(self) -> list[ModelAnswer]:
-        """The models that are served."""
-        return self._send("GET", "/models", ModelsAnswer).models
-
-    def model(self, name: str) -> ModelAnswer:
-        """One model by its name."""
-        return self._send("GET", _model_path(name), ModelAnswer)
-
-    def _send(self, method: str, path: str, kind: type[Body], body: Any = None) -> Body:
+    def send(self, call: Call[Answer], seconds: float | None) -> Answer:
+        """The answer; at most `seconds`."""
         try:
-            response = self._http.request(
-                method, path, content=_json(body), headers=JSON_HEADERS if body else None
-            )
+            response = self._http.request(**_request(call), timeout=_timeout(seconds))
         except httpx.HTTPError as error:
             raise _connection_failed(self._http.base_url, error) from None
-        return _read(response, kind)
+        return _read(response, call.answer)
+
+    def stream(self, call: Call[Any], seconds: float | None) -> Generator[Event, None, None]:
+        """The events as they come; closing it ends the solve."""
+        reader = EventReader()
+        try:
+            with self._http.stream(
+                **_request(call), timeout=_timeout(seconds, SILENT_SECONDS)
+            ) as response:
+                if not response.is_success:
+                    response.read()
+                    raise _error_of(response)
+                for data in response.iter_raw():
+                    yield from reader.feed(data)
+                    if reader.ended:
+                        return
+        except httpx.HTTPError as error:
+            raise _connection_failed(self._http.base_url, error) from None
+        raise ConnectionFailed(f"{self._http.base_url}: the stream was cut off")
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class AsyncEqrClient:
+class AsyncRestTransport:
     """The same for asyncio. A cancelled call closes its connection, which ends the solve."""
 
-    def __init__(
-        self,
-        server: str,
-        *,
-        timeout: httpx.Timeout = DEFAULT_TIMEOUT,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> None:
+    def __init__(self, server: str, api_key: str | None) -> None:
         self._http = httpx.AsyncClient(
-            base_url=_address(server), timeout=timeout, transport=transport
+            base_url=_address(server), headers=_own_headers(api_key), limits=LIMITS
         )
 
-    async def solve(self, grid: Any, **options: Any) -> SolveAnswer:
-        """Solve one grid; `options` are those of `solve_body`."""
-        return await self._send("POST", "/solve", SolveAnswer, solve_body(grid, **options))
-
-    async def models(self) -> list[ModelAnswer]:
-        """The models that are served."""
-        return (await self._send("GET", "/models", ModelsAnswer)).models
-
-    async def model(self, name: str) -> ModelAnswer:
-        """One model by its name."""
-        return await self._send("GET", _model_path(name), ModelAnswer)
-
-    async def _send(self, method: str, path: str, kind: type[Body], body: Any = None) -> Body:
+    async def send(self, call: Call[Answer], seconds: float | None) -> Answer:
+        """The answer; at most `seconds`."""
         try:
-            response = await self._http.request(
-                method, path, content=_json(body), headers=JSON_HEADERS if body else None
-            )
+            response = await self._http.request(**_request(call), timeout=_timeout(seconds))
         except httpx.HTTPError as error:
             raise _connection_failed(self._http.base_url, error) from None
-        return _read(response, kind)
+        return _read(response, call.answer)
+
+    async def stream(self, call: Call[Any], seconds: float | None) -> AsyncGenerator[Event, None]:
+        """The events as they come; closing it ends the solve."""
+        reader = EventReader()
+        try:
+            async with self._http.stream(
+                **_request(call), timeout=_timeout(seconds, SILENT_SECONDS)
+            ) as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise _error_of(response)
+                async for data in response.aiter_raw():
+                    for event in reader.feed(data):
+                        yield event
+                    if reader.ended:
+                        return
+        except httpx.HTTPError as error:
+            raise _connection_failed(self._http.base_url, error) from None
+        raise ConnectionFailed(f"{self._http.base_url}: the stream was cut off")
 
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-
-def _model_path(name: str) -> str:
-    return f"/models/{quote(name, safe='')}"
 
 
 def _address(server: str) -> httpx.URL:
@@ -167,27 +130,61 @@ def _address(server: str) -> httpx.URL:
         raise RequestUnsendable(f"server {server[:200]!r} is no address: {error}") from None
 
 
-def _json(body: dict[str, Any] | None) -> bytes | None:
-    if body is None:
-        return None
-    try:
-        return json.dumps(body, allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
-        raise RequestUnsendable(f"the body cannot be sent as JSON: {error}") from None
+def _own_headers(api_key: str | None) -> dict[str, str]:
+    # Streams are read as they are on the wire; nothing else here is long.
+    plain = {"Accept-Encoding": "identity"}
+    return plain if api_key is None else {**plain, "Authorization": f"Bearer {api_key}"}
+
+
+def _request(call: Call[Any]) -> dict[str, Any]:
+    method, path = ROUTES[call.operation]
+    headers = {"X-Request-Id": call.request_id}
+    if call.key is not None:
+        headers["Idempotency-Key"] = call.key
+    content = None
+    if call.content is not None:
+        content = as_json(call.content)
+        headers["Content-Type"] = "application/json"
+    url = path.format(name=quote(call.name, safe=""))
+    return {"method": method, "url": url, "content": content, "headers": headers}
+
+
+def _timeout(seconds: float | None, silent: float = LONGEST_SECONDS) -> httpx.Timeout:
+    limit = math.inf if seconds is None else seconds
+    return httpx.Timeout(min(limit, silent), connect=min(limit, CONNECT_SECONDS))
 
 
 def _connection_failed(server: httpx.URL, error: httpx.HTTPError) -> ConnectionFailed:
-    return ConnectionFailed(f"{server}: {str(error) or type(error).__name__}")
+    late = isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout)
+    kind = TimedOut if late else ConnectionFailed
+    return kind(f"{server}: {str(error) or type(error).__name__}")
 
 
-def _read(response: httpx.Response, kind: type[Body]) -> Body:
+def _read(response: httpx.Response, kind: type[Answer]) -> Answer:
+    if not response.is_success:
+        raise _error_of(response)
     try:
-        if response.is_success:
-            return kind.model_validate_json(response.content)
+        return kind.model_validate_json(response.content)
+    except ValidationError:
+        raise _unreadable(response) from None
+
+
+def _error_of(response: httpx.Response) -> ClientError:
+    try:
         problem = ProblemDocument.model_validate_json(response.content)
     except ValidationError:
-        raise AnswerUnreadable(
-            f"{response.url}: status {response.status_code}, but neither an answer nor a problem "
-            "document of this service"
-        ) from None
-    raise service_error(problem, response.headers.get("retry-after"))
+        return _unreadable(response)
+    return _service_error(problem, response.headers.get("retry-after"))
+
+
+def _service_error(problem: ProblemDocument, retry_after: str | None) -> ServiceError:
+    known = retry_after is not None and retry_after.isdecimal()
+    return service_error(problem, float(retry_after) if known and retry_after else None)
+
+
+def _unreadable(response: httpx.Response) -> AnswerUnreadable:
+    return AnswerUnreadable(
+        f"{response.url}: status {response.status_code}, but neither an answer nor a problem "
+        "document of this service",
+        response.status_code,
+    )

@@ -102,11 +102,15 @@ def test_no_server_is_told(stranger: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "missing"),
-    [(["serve"], "ray"), (["solve", "1" * 16, "--server", "http://127.0.0.1:9"], "httpx")],
+    ("arguments", "missing", "extra"),
+    [
+        (["serve"], "ray", "service"),
+        (["solve", "1" * 16, "--server", "http://127.0.0.1:9"], "httpx", "client"),
+        (["solve", "1" * 16, "--server", "grpc://127.0.0.1:9"], "grpc", "client"),
+    ],
 )
 def test_a_command_without_its_packages_says_what_to_install(
-    arguments: list[str], missing: str
+    arguments: list[str], missing: str, extra: str
 ) -> None:
     hidden = f"import sys; sys.modules[{missing!r}] = None; from service.cli import main; main()"
     done = subprocess.run(
@@ -115,7 +119,7 @@ def test_a_command_without_its_packages_says_what_to_install(
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
     assert missing in done.stderr
-    assert "eqr[service]" in done.stderr
+    assert f"eqr[{extra}]" in done.stderr
 
 
 def eqr(*arguments: str) -> subprocess.CompletedProcess[str]:
