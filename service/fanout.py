@@ -1,7 +1,7 @@
 """Fan-out: the breadth of one request spread over the cluster (DESIGN section 4).
 
-A solver replica hands a wide request to `FanOut`, which decides its waves as the engine would and
-runs each either here or, where that is quicker, as shards of which all but the first are Ray tasks.
+A solver replica hands a wide request to `FanOut`. Its waves run either here or, where that is
+quicker, as shards of which all but the first are Ray tasks on other nodes.
 """
 
 from __future__ import annotations
@@ -14,21 +14,17 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import ray
 
-from eqr_core.engine import waves
 from eqr_core.engine.answer import Answer, Progress, SolveRequest
 from eqr_core.engine.async_engine import AsyncEngine
 from eqr_core.engine.budget import MAX_DEADLINE_MS
 from eqr_core.engine.runner import arithmetic
-from eqr_core.engine.trajectory import Prediction, Request, Shard, Trajectory
-from eqr_core.errors import DeadlineExceeded
 from eqr_core.tasks import task_at
 from service.fanout_cost import Cost, shares, widest_wave
 from service.fanout_nodes import Nodes, free_workers, measure, other_nodes
 from service.fanout_part import Places, Reports
-from service.fanout_wave import Wave
+from service.fanout_request import run_request
 from service.fanout_worker import Report, ShardOrder, pack, run_shard
 from service.settings import Settings
 
@@ -89,68 +85,19 @@ class FanOut:
 
     async def stream(self, asked: SolveRequest) -> AsyncGenerator[Progress | Answer, None]:
         """`submit`, yielding the progress of the leading shard now and then before the answer."""
-        submitted = time.monotonic()
-        first_slot: float | None = None
-        limit = asked.budget.deadline_ms
-        end = submitted + (NO_DEADLINE_SECONDS if limit is None else limit / 1e3)
+        end = _end(asked)
         places = Places(
             here=lambda shard: self._runner.stream(_until(end, shard)),
             away=lambda shard: self._away(_until(end, shard)),
             count=self._count,
         )
-        request = self._request(asked)
-        waves.begin_wave(request)
-        while request.finish_reason is None:
-            if time.monotonic() >= end:
-                waves.stop(request, "deadline")
-                break
-            wave = Wave(request, self._shards(request, asked), places, end)
-            async with aclosing(wave.run()) as events:
-                async for progress in events:
-                    yield progress
-            first_slot = first_slot or wave.first_slot
-            if wave.late:
-                waves.stop(request, "deadline")
-            else:
-                waves.settle(request)
-        answer = self._engine.sum_up(request, asked, submitted, first_slot)
-        if not answer.answered and answer.finish_reason == "deadline":
-            raise DeadlineExceeded("the deadline passed before the first outer step")
-        yield answer
 
-    def _request(self, asked: SolveRequest) -> Request:
-        task, budget = asked.task, asked.budget
-        tolerance = self._engine.models[asked.model].tolerance
+        def split(width: int, depth: int) -> list[int]:
+            return self._shares(asked, width, depth)
 
-        def verify(prediction: Prediction) -> bool:
-            grid = task.decode(np.frombuffer(prediction, dtype=np.uint8))
-            return task.verify(asked.grid, grid)
-
-        return Request(
-            id=asked.id,
-            budget=budget,
-            tolerance=tolerance if budget.tolerance is None else budget.tolerance,
-            verify=verify,
-        )
-
-    def _shards(
-        self, request: Request, asked: SolveRequest
-    ) -> Iterator[tuple[list[Trajectory], SolveRequest]]:
-        wave, start = request.wave, 0
-        depth = wave[0].depth
-        for size in self._shares(asked, len(wave), depth):
-            part = wave[start : start + size]
-            start += size
-            budget = replace(asked.budget, depth=depth, breadth=size, nfe=None)
-            yield (
-                part,
-                replace(
-                    asked,
-                    budget=budget,
-                    shard=Shard(part[0].index, part[0].wave),
-                    id=f"{asked.id}/{part[0].index}",
-                ),
-            )
+        async with aclosing(run_request(self._engine, asked, split, places, end)) as events:
+            async for event in events:
+                yield event
 
     def _shares(self, request: SolveRequest, width: int, depth: int) -> list[int]:
         cost = self._costs.get((request.model, request.task.size))
@@ -174,11 +121,9 @@ class FanOut:
     def _launch(self, asked: SolveRequest) -> Any:
         """Start the task of one shard; a generator of references to its reports."""
         key, packed = self._packed[asked.model]
-        limit = asked.budget.deadline_ms
-        left = NO_DEADLINE_SECONDS if limit is None else limit / 1e3
         order = ShardOrder(
             asked,
-            end=time.time() + left,
+            end=time.time() + _end(asked) - time.monotonic(),
             key=key,
             arithmetic=arithmetic(self._engine.models[asked.model].operator),
             slots=self._settings.slots,
@@ -216,6 +161,12 @@ class FanOut:
                 self._costs[name, size] = measure(
                     self._run_and_wait, task, name, self._settings.slots
                 )
+
+
+def _end(request: SolveRequest) -> float:
+    """Its deadline on `monotonic`'s clock."""
+    limit = request.budget.deadline_ms
+    return time.monotonic() + (NO_DEADLINE_SECONDS if limit is None else limit / 1e3)
 
 
 def _until(end: float, shard: SolveRequest) -> SolveRequest:

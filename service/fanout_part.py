@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from eqr_core.engine.answer import Answer, Progress, SolveRequest
 from eqr_core.engine.trajectory import Trajectory
@@ -80,7 +80,8 @@ async def _reports(part: Part, places: Places, patient: bool) -> Reports:
     while True:
         try:
             run = places.away if part.away else places.here
-            async with aclosing(run(part.asked)) as reports:
+            asked = replace(part.asked, id=f"{part.asked.id}.{part.tries}")
+            async with aclosing(run(asked)) as reports:
                 async for report in reports:
                     yield report
             return
