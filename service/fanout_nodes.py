@@ -59,16 +59,15 @@ def _fits(resources: dict[str, float], settings: Settings) -> int:
 def measure(
     run: Callable[[SolveRequest], Iterator[Report]], task: Task, model: str, slots: int
 ) -> Cost:
-    """Cost of shards of `model` for blank grids of `task`, on a worker that is warm by then.
+    """Cost of shards of `model` for `task`'s example, on a worker that is warm by then.
 
     Blocks until a worker has run them. CannotMeasure, and what Ray raises.
     """
     rows = max(2, min(slots, PROBE_ROWS))
-    blank = ((0,) * task.columns,) * task.rows
 
     def best(breadth: int) -> tuple[float, float]:
         budget = Budget(depth=PROBE_DEPTH, breadth=breadth, stop="exhausted")
-        asked = SolveRequest(task, blank, model, budget, shard=Shard(0, 0))
+        asked = SolveRequest(task, task.example, model, budget, shard=Shard(0, 0))
         found = [_timed(run(asked)) for _ in range(PROBES)]
         return min(steps for steps, _ in found), min(overhead for _, overhead in found)
 

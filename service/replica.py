@@ -181,7 +181,7 @@ class Solver:
 def warm_engine(
     models: Sequence[str], *, slots: int = 1, queue: int = 1, observer: Observer | None = None
 ) -> Engine:
-    """An engine that has solved a blank grid with every model at every size: no user's is first.
+    """An engine that has solved an example with every model at every size: no user's is first.
 
     `models` are names or folders; none: the whole zoo. ModelError, CheckpointError.
     """
@@ -197,8 +197,7 @@ def warm_engine(
         for size in card.sizes:
             rows, columns = (int(part) for part in size.split("x"))
             task = task_at(card.task, rows, columns)
-            blank = ((0,) * columns,) * rows
-            engine.solve([SolveRequest(task, blank, name, budget)])
+            engine.solve([SolveRequest(task, task.example, name, budget)])
     return engine
 
 

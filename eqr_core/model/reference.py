@@ -123,7 +123,7 @@ def import_reference(
             f"{path}: size is {size}, {rows * columns} cells; the network was made for "
             f"{found.tokens}"
         )
-    if card.task in TASK_NAMES:  # mazes can be imported and compared, but not yet asked for
+    if card.task in TASK_NAMES:
         check_sizes(card)
     return save_checkpoint(folder, found.weights, card)
 

@@ -6,10 +6,10 @@ A new task is a module with a `Family`, and its name in FAMILIES.
 from __future__ import annotations
 
 from eqr_core.errors import ModelError, shown
-from eqr_core.tasks import sudoku_parser
+from eqr_core.tasks import maze_parser, sudoku_parser
 from eqr_core.tasks.base import Family, Grid, Task
 
-FAMILIES: tuple[Family, ...] = (sudoku_parser.FAMILY,)
+FAMILIES: tuple[Family, ...] = (maze_parser.FAMILY, sudoku_parser.FAMILY)
 """Asked in this order whose a grid is; Sudoku takes what nobody claims and stands last."""
 
 TASK_NAMES: tuple[str, ...] = tuple(family.name for family in FAMILIES)

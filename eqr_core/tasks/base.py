@@ -63,6 +63,11 @@ class Task(ABC):
     def layout(self) -> ConstraintLayout | None:
         """The rules as exact cover, or None where the task has no such form."""
 
+    @property
+    @abstractmethod
+    def example(self) -> Grid:
+        """An input that may be solved and is no answer yet: what a new engine warms up with."""
+
     @abstractmethod
     def encode(self, grid: Grid) -> Tokens:
         """Tokens of `grid`, uint8 [tokens]."""

@@ -62,6 +62,11 @@ class Sudoku(Task):
             weights=(0, 1, 1, 2),
         )
 
+    @property
+    def example(self) -> Grid:
+        """Blanks alone."""
+        return ((0,) * self.n,) * self.n
+
     def encode(self, grid: Grid) -> Tokens:
         return np.array([int(cell) + 1 for row in grid for cell in row], dtype=np.uint8)
 

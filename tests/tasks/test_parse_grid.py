@@ -156,11 +156,11 @@ def test_junk_is_a_grid_error_and_nothing_else(raw: object) -> None:
 
 
 def test_an_unknown_task_names_those_there_are() -> None:
-    assert TASK_NAMES == ("sudoku",)
+    assert TASK_NAMES == ("maze", "sudoku")
     for name in ("chess", "Sudoku", ""):
-        with pytest.raises(ModelError, match="there is sudoku"):
+        with pytest.raises(ModelError, match="there is maze, sudoku"):
             parse_grid(EMPTY, name)
-        with pytest.raises(ModelError, match="there is sudoku"):
+        with pytest.raises(ModelError, match="there is maze, sudoku"):
             task_at(name, 9, 9)
 
 

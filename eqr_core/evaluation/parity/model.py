@@ -41,6 +41,10 @@ class TokenRow(Task):
     def layout(self) -> None:
         return None
 
+    @property
+    def example(self) -> Grid:
+        return ((self.blank_token,) * self.columns,)
+
     def encode(self, grid: Grid) -> Tokens:
         return np.array(grid[0], dtype=np.uint8)
 
