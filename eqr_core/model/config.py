@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from eqr_core.errors import ModelError, shown
 
-Mixer = Literal["token", "attention", "units"]
+Mixer = Literal["token", "attention", "units", "grid"]
 States = Literal["hierarchical", "single", "none"]
 Stacks = Literal["shared", "separate"]
 Gradient = Literal["cycle", "update"]

@@ -2,6 +2,7 @@
 
 `token` and `attention` are the paper's and know nothing of the task. `units` pools over the
 task's constraints: it knows which candidates exclude each other and nothing of the grid's size.
+`grid` convolves: it knows which cells are neighbours, and nothing of the size either.
 """
 
 from __future__ import annotations
@@ -105,4 +106,24 @@ class UnitsBlock(nn.Module):
             highest = _MaxPool.apply(x, dims)  # type: ignore[no-untyped-call]
             pooled = torch.cat([x.mean(dims, keepdim=True), highest], dim=-1)
             h = h + self.pooled[kind](pooled)
+        return rms_norm(x + self.out(F.silu(h)))
+
+
+class GridBlock(nn.Module):
+    """A pair of convolutions: h = SiLU(conv3×3 x); x ← RMS(x + conv1×1 h).
+
+    x [batch, rows, columns, hidden]; beyond the edge stand zeros. `near` is the 3×3 kernel as a
+    matrix: a row of it goes over a cell and its 8 neighbours, row-major, `hidden` values each.
+    """
+
+    def __init__(self, config: OperatorConfig) -> None:
+        super().__init__()
+        inner = round(config.expansion * config.hidden)
+        self.near = Linear(9 * config.hidden, inner)
+        self.out = Linear(inner, config.hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # As it stands in memory, the matrix is a kernel with its channels last.
+        kernel = self.near.weight.to(x.dtype).view(-1, 3, 3, x.shape[-1]).permute(0, 3, 1, 2)
+        h = F.conv2d(x.permute(0, 3, 1, 2), kernel, padding=1).permute(0, 2, 3, 1)
         return rms_norm(x + self.out(F.silu(h)))

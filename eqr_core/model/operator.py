@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from eqr_core.errors import ModelError
 from eqr_core.model.config import OperatorConfig
 from eqr_core.model.layers import Linear, truncated_normal
-from eqr_core.model.mixers import AttentionBlock, TokenBlock, UnitsBlock
+from eqr_core.model.mixers import AttentionBlock, GridBlock, TokenBlock, UnitsBlock
 from eqr_core.tasks.base import Task
 
 State = tuple[Tensor, ...]
@@ -23,13 +23,16 @@ Noise = Callable[[int], Tensor]
 
 Q_BIAS = -5.0
 CANDIDATE_KINDS = 3
+POOLED = ("units", "grid")
+"""Mixers whose halting head reads mean and maximum over the whole state, for it has no first
+token that stands apart."""
 
 
 class Operator(nn.Module):
     """f_θ for one task size. It computes in the dtype of the state it is given.
 
-    The weights of `units` and `attention` fit every size of the task; build one operator a size
-    with `for_task` and they share their parameters.
+    The weights of `units`, `grid` and `attention` fit every size of the task; build one operator
+    a size with `for_task` and they share their parameters.
     """
 
     start: Tensor
@@ -57,7 +60,12 @@ class Operator(nn.Module):
 
     def _make_weights(self, config: OperatorConfig) -> None:
         self.config = config
-        block = {"token": TokenBlock, "attention": AttentionBlock, "units": UnitsBlock}
+        block = {
+            "token": TokenBlock,
+            "attention": AttentionBlock,
+            "units": UnitsBlock,
+            "grid": GridBlock,
+        }
         stacks = 2 if config.stacks == "separate" else 1
         # Those of the lower state first.
         self.blocks = nn.ModuleList(
@@ -68,14 +76,14 @@ class Operator(nn.Module):
                 truncated_normal(torch.rand(CANDIDATE_KINDS, config.hidden))
             )
             self.head = Linear(config.hidden, 1)
-            self.q_head = nn.Linear(2 * config.hidden, config.q_outputs)
         else:
             scale = config.hidden**-0.5
             self.embedding = nn.Parameter(
                 truncated_normal(torch.rand(config.vocabulary, config.hidden), scale)
             )
             self.head = Linear(config.hidden, config.vocabulary)
-            self.q_head = nn.Linear(config.hidden, config.q_outputs)
+        width = (2 if self.config.mixer in POOLED else 1) * config.hidden
+        self.q_head = nn.Linear(width, config.q_outputs)
         nn.init.zeros_(self.q_head.weight)
         nn.init.constant_(self.q_head.bias, Q_BIAS)
         if config.initial == "fixed" and config.states != "none":
@@ -128,6 +136,8 @@ class Operator(nn.Module):
         if self.config.mixer == "units":
             assert self.task.layout is not None  # narrows the type; _check refused it
             return (*self.task.layout.axes, self.config.hidden)
+        if self.config.mixer == "grid":
+            return (self.task.rows, self.task.columns, self.config.hidden)
         return (self.task.tokens, self.config.hidden)
 
     @property
@@ -146,7 +156,8 @@ class Operator(nn.Module):
         Paper: √hidden · Embed(token). `units` embeds each candidate's kind.
         """
         if self.config.mixer != "units":
-            return math.sqrt(self.config.hidden) * self.embedding[tokens.long()]
+            e = math.sqrt(self.config.hidden) * self.embedding[tokens.long()]
+            return e.view(len(tokens), *self.state_shape)
         # A product, not a lookup: its gradient on a GPU is one too, not a queue for three rows.
         kinds = F.one_hot(self.candidate_kinds(tokens), CANDIDATE_KINDS).to(self.embedding.dtype)
         return (kinds @ self.embedding).view(len(tokens), *self.state_shape)
@@ -216,12 +227,12 @@ class Operator(nn.Module):
     def read(self, state: State) -> tuple[Tensor, Tensor]:
         """Logits [batch, tokens, values] and halting outputs [batch, q_outputs], float32."""
         z = state[0]
-        if self.config.mixer == "units":
-            axes = tuple(range(1, z.ndim - 1))
-            logits = self.head(z).float().view(len(z), self.task.tokens, -1)
-            pooled = torch.cat([z.mean(axes), z.amax(axes)], dim=-1).float()
-            return logits, self.q_head(pooled)
-        return self.head(z).float(), self.q_head(z[:, 0].float())
+        logits = self.head(z).float().view(len(z), self.task.tokens, -1)
+        if self.config.mixer not in POOLED:
+            return logits, self.q_head(z[:, 0].float())
+        axes = tuple(range(1, z.ndim - 1))
+        pooled = torch.cat([z.mean(axes), z.amax(axes)], dim=-1).float()
+        return logits, self.q_head(pooled)
 
     def predict(self, logits: Tensor) -> Tensor:
         """Answer tokens [batch, tokens], uint8, of logits [batch, tokens, values]."""

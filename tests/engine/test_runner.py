@@ -11,6 +11,7 @@ from eqr_core.engine.slots import SlotPool
 from eqr_core.model.config import OperatorConfig
 from eqr_core.model.native.build import library
 from eqr_core.model.operator import Operator
+from eqr_core.tasks.maze import Maze
 from eqr_core.tasks.sudoku import Sudoku
 from tests.engine import tiny
 
@@ -50,6 +51,24 @@ def test_rows_of_any_company_and_noise_give_the_same_bits_and_keep_their_order()
     for row in mixed:
         assert pool_and_runner(config)[1].run([row]) == {row.slot: together[row.slot]}
     assert len({residual for residual, _ in together.values()}) == len(mixed)
+
+
+@pytest.mark.parametrize("task", [Maze(6, 7), Maze(9, 9), Maze(15, 15), Maze(30, 30)])
+def test_rows_of_a_grid_give_the_same_bits_in_any_company(task: Maze) -> None:
+    config = OperatorConfig("maze", "grid", 24, 2, 1, 2, "single", expansion=2.0, vocabulary=6)
+    operator = Operator(config, task).requires_grad_(False)
+    e = operator.embed(torch.from_numpy(task.encode(task.example))[None])[0]
+
+    def run(slots: list[int]) -> dict[int, tuple[float, bytes]]:
+        pool = SlotPool(operator, SLOTS)
+        for slot in slots:
+            state = initial_state(0, slot, operator.state_shape, operator.state_count)
+            pool.write(slot, state, e)
+        return Runner(operator, pool).run([Row(slot, 0, slot, 1, 0.0) for slot in slots])
+
+    together = run(list(range(SLOTS)))
+    for slot in (0, 1, 7, 16, 19):
+        assert run([slot]) == {slot: together[slot]}
 
 
 def test_at_the_moment_given_the_rest_is_left_out_and_stays_as_it_is() -> None:

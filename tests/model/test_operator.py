@@ -12,12 +12,15 @@ from eqr_core.errors import ModelError
 from eqr_core.model.config import OperatorConfig
 from eqr_core.model.layers import truncated_normal
 from eqr_core.model.operator import Operator, State, residual
+from eqr_core.tasks.base import Task
+from eqr_core.tasks.maze import Maze
 from eqr_core.tasks.sudoku import BOXES, Sudoku
 from eqr_core.training.recipe import load_recipe
 
 UNITS = OperatorConfig("sudoku", "units", 8, 2, 2, 3, constraint_kinds=3, expansion=2.0)
 TOKEN = OperatorConfig("sudoku", "token", 8, 1, 2, 2, tokens=16, vocabulary=6)
 ATTENTION = OperatorConfig("sudoku", "attention", 16, 1, 2, 2, heads=2, vocabulary=11)
+GRID = OperatorConfig("sudoku", "grid", 8, 2, 2, 2, expansion=2.0, vocabulary=11)
 HRM = replace(
     ATTENTION, updates=3, stacks="separate", gradient="update", initial="fixed", damping=0.0
 )
@@ -29,7 +32,7 @@ def feed_forward(config: OperatorConfig) -> OperatorConfig:
     return replace(config, states="none", initial="fixed", blocks=3, **plain)
 
 
-def made(config: OperatorConfig, task: Sudoku) -> Operator:
+def made(config: OperatorConfig, task: Task) -> Operator:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         operator = Operator(config, task)
@@ -169,7 +172,29 @@ def test_shapes_of_the_other_mixers(config: OperatorConfig, n: int) -> None:
     assert q.shape == (3, 1)
 
 
-@pytest.mark.parametrize("config", [UNITS, TOKEN, ATTENTION, replace(UNITS, states="single")])
+def test_grid_is_a_pair_of_convolutions_over_neighbours_at_any_size() -> None:
+    config = OperatorConfig("maze", "grid", 8, 1, 1, 1, "single", expansion=2.0, vocabulary=6)
+    operator = made(config, Maze(3, 5))
+    (x,) = start(operator, 2)
+    assert x.shape == (2, 3, 5, 8)
+    block = operator.blocks[0]
+    near, out = block.near.weight, block.out.weight
+    around = torch.zeros(2, 5, 7, 8)
+    around[:, 1:4, 1:6] = x
+    expected = torch.empty_like(x)
+    for r in range(3):
+        for c in range(5):
+            h = around[:, r : r + 3, c : c + 3].flatten(1) @ near.T
+            expected[:, r, c] = x[:, r, c] + (h * h.sigmoid()) @ out.T
+    expected = expected * torch.rsqrt(expected.square().mean(-1, keepdim=True) + 1e-5)
+    torch.testing.assert_close(block(x), expected)
+    wide = operator.for_task(Maze(7, 4))
+    new = wide.outer_step(start(wide, 3), wide.embed(torch.ones(3, 28, dtype=torch.uint8)))
+    logits, q = wide.read(new)
+    assert (new[0].shape, logits.shape, q.shape) == ((3, 7, 4, 8), (3, 28, 6), (3, 1))
+
+
+@pytest.mark.parametrize("config", [UNITS, TOKEN, ATTENTION, GRID, replace(UNITS, states="single")])
 def test_gradients_flow_through_the_last_cycle_only(config: OperatorConfig) -> None:
     operator = made(config, Sudoku((2, 2)))
     state, e = start(operator, 2), operator.embed(puzzle(4, 2)).detach()
@@ -198,7 +223,7 @@ def test_gradients_flow_through_the_last_cycle_only(config: OperatorConfig) -> N
 
 @pytest.mark.parametrize(
     "config",
-    [UNITS, TOKEN, ATTENTION, HRM, replace(TOKEN, initial="fixed"), feed_forward(TOKEN)],
+    [UNITS, TOKEN, ATTENTION, GRID, HRM, replace(TOKEN, initial="fixed"), feed_forward(TOKEN)],
 )
 def test_state_dict_round_trip_and_blueprint(config: OperatorConfig) -> None:
     source = made(config, Sudoku((2, 2)))
@@ -217,7 +242,7 @@ def test_state_dict_round_trip_and_blueprint(config: OperatorConfig) -> None:
 
 
 @pytest.mark.parametrize("states", ["hierarchical", "single"])
-@pytest.mark.parametrize("config", [UNITS, TOKEN, HRM])
+@pytest.mark.parametrize("config", [UNITS, TOKEN, GRID, HRM])
 def test_one_step_gradient_flows_through_the_last_updates_only(
     config: OperatorConfig, states: Literal["hierarchical", "single"]
 ) -> None:
@@ -246,7 +271,7 @@ def test_one_step_gradient_flows_through_the_last_updates_only(
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("mixer", [UNITS, TOKEN, ATTENTION])
+@pytest.mark.parametrize("mixer", [UNITS, TOKEN, ATTENTION, GRID])
 def test_separate_stacks_update_a_state_each(mixer: OperatorConfig) -> None:
     config = replace(mixer, cycles=1, updates=1, blocks=2, damping=0.0)
     shared = made(config, Sudoku((2, 2)))
@@ -268,7 +293,7 @@ def test_separate_stacks_update_a_state_each(mixer: OperatorConfig) -> None:
             assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("mixer", [UNITS, TOKEN, ATTENTION])
+@pytest.mark.parametrize("mixer", [UNITS, TOKEN, ATTENTION, GRID])
 def test_a_feed_forward_net_passes_its_layers_once_whatever_the_depth(
     mixer: OperatorConfig,
 ) -> None:
