@@ -37,6 +37,9 @@ __all__ = ["Answer", "Engine", "Progress", "SolveRequest", "TrajectoryResult"]
 
 Weights = dict[str, Tensor]
 
+SLICE_SECONDS = 0.005
+"""After this a tick starts no more groups of rows of a lane, so that who arrives is soon seen."""
+
 
 class Engine:
     """Solves requests by ticks. Not thread-safe: AsyncEngine owns one from a single thread.
@@ -197,7 +200,8 @@ class Engine:
     def step(self) -> list[Answer]:
         """One tick over all lanes: the answers of the requests that ended in it.
 
-        A tick ends early when a deadline passes in it, so that the next one can end the request.
+        A tick ends early when a deadline passes in it, so that the next one can end the request,
+        and after a few milliseconds; then the next one has the rows that were left out first.
         """
         begin = time.perf_counter()
         answers, self._ready = list(self._ready.values()), {}
@@ -206,7 +210,7 @@ class Engine:
         now = time.monotonic()
         until = min((lane.scheduler.next_deadline(now) for lane in lanes), default=now)
         for lane in lanes:
-            ended, steps = lane.tick(until)
+            ended, steps = lane.tick(min(until, time.monotonic() + SLICE_SECONDS))
             outer_steps += steps
             answers.extend(ended)
         for answer in answers:

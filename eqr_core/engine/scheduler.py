@@ -7,6 +7,10 @@ A request that holds nothing takes a slot from the one that holds the most, leas
 if that one keeps another: the trajectory there is parked and goes on later, unchanged. So nobody
 waits for a breadth that is not more urgent, only for requests, when there are more of them than
 slots, and then for one trajectory of each at most.
+
+A *fresh* request (`turns`) does not wait for long ones either: it may take the only slot of one
+that has made a few outer steps since it got it. Who has lost its only slot is the first to get one
+that becomes free.
 """
 
 from __future__ import annotations
@@ -18,7 +22,13 @@ from math import inf
 
 from eqr_core.engine import waves
 from eqr_core.engine.trajectory import Prediction, Request, Trajectory
+from eqr_core.engine.turns import Turns, is_fresh
 from eqr_core.errors import EqrError, QueueFull
+
+LEASE_STEPS = 3
+"""Outer steps that a request makes in its only slot before a fresh one may take it."""
+FRESH_SLOTS = 0.25
+"""Share of the slots, at least one, up to which fresh requests may take those of others."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,10 @@ class Scheduler:
         self._requests: dict[str, Request] = {}
         self._ended: list[Request] = []
         self._arrivals = 0
+        self._seats: dict[int, tuple[Placement, int]] = {}
+        """By slot, who has had it longest first, with the NFE of its request then."""
+        self._turned_out: set[str] = set()
+        self._turns = Turns(slots)
 
     @property
     def busy(self) -> int:
@@ -115,16 +129,18 @@ class Scheduler:
         plan = Plan()
         self._fill(plan)
         self._make_room(plan)
-        plan.run.extend(self._busy.values())
+        plan.run.extend(self._turns.choose(self._busy.values()))
         return plan
 
     def update(self, steps: Iterable[Step]) -> None:
         """Note what the outer steps gave; end, cut and widen what they decide.
 
-        `steps` may leave out some of the plan's `run`; the next plan has those first.
+        `steps` may leave out some of the plan's `run`. Plans have those first whose last outer
+        step is longest ago.
         """
         touched: dict[str, Request] = {}
         for placement, residual, prediction in steps:
+            self._turns.count(placement.request)
             self._busy[placement.slot] = self._busy.pop(placement.slot)
             waves.record_step(placement.request, placement.trajectory, residual, prediction)
             touched[placement.request.id] = placement.request
@@ -158,9 +174,33 @@ class Scheduler:
     def _make_room(self, plan: Plan) -> None:
         if self._free or self.waiting == 0:
             return
+        self._make_room_from_wide(plan)
+        self._make_room_for_fresh(plan)
+
+    def _make_room_for_fresh(self, plan: Plan) -> None:
+        holders = {p.request.id: p.request for p in self._busy.values()}
+        room = max(1, int(FRESH_SLOTS * self.slots)) - sum(map(is_fresh, holders.values()))
+        rested = [
+            p
+            for p, since in self._seats.values()
+            if p.request.nfe - since >= LEASE_STEPS and not is_fresh(p.request)
+        ]
+        if room < 1 or not rested:
+            return
+        new = [r for r in self._requests.values() if r.id not in holders and is_fresh(r)]
+        for request in sorted(new, key=lambda r: self._rank(r, 0))[:room]:
+            leaving = next((p for p in rested if p.request.priority >= request.priority), None)
+            if leaving is None:
+                return
+            rested.remove(leaving)
+            self._replace(plan, leaving, request)
+
+    def _make_room_from_wide(self, plan: Plan) -> None:
         held: dict[str, list[Placement]] = {}
         for placement in self._busy.values():
             held.setdefault(placement.request.id, []).append(placement)
+        if len(held) == len(self._busy):
+            return
         without = sorted(
             (r for r in self._requests.values() if r.id not in held),
             key=lambda r: self._rank(r, 0),
@@ -176,25 +216,33 @@ class Scheduler:
             most = max(rich, key=lambda places: (places[0].request.priority, len(places)))
             leaving = max(most, key=lambda placement: placement.trajectory.index)
             most.remove(leaving)
-            self._release(leaving.trajectory)
-            plan.park.append(leaving)
-            pending = request.pending or _first_wave(request)
-            held[request.id] = [self._occupy(plan, request, pending[0])]
+            held[request.id] = [self._replace(plan, leaving, request)]
 
-    @staticmethod
-    def _rank(request: Request, held: int) -> tuple[int, int, int, float, int]:
-        return (request.priority, held, request.nfe, request.deadline, request.arrival)
+    def _replace(self, plan: Plan, leaving: Placement, request: Request) -> Placement:
+        self._release(leaving.trajectory)
+        plan.park.append(leaving)
+        if not leaving.request.held:
+            self._turned_out.add(leaving.request.id)
+        pending = request.pending or _first_wave(request)
+        return self._occupy(plan, request, pending[0])
+
+    def _rank(self, request: Request, held: int) -> tuple[int, int, int, float, int]:
+        turned_out = request.id in self._turned_out
+        place = (-1, 0) if turned_out else (held, request.nfe)
+        return (request.priority, *place, request.deadline, request.arrival)
 
     def _occupy(self, plan: Plan, request: Request, trajectory: Trajectory) -> Placement:
         trajectory.slot = heapq.heappop(self._free)
         placement = Placement(trajectory.slot, request, trajectory)
         self._busy[trajectory.slot] = placement
+        self._seats[trajectory.slot] = placement, request.nfe
+        self._turned_out.discard(request.id)
         plan.place.append(placement)
         return placement
 
     def _release(self, trajectory: Trajectory) -> None:
         if trajectory.slot is not None:
-            del self._busy[trajectory.slot]
+            del self._busy[trajectory.slot], self._seats[trajectory.slot]
             heapq.heappush(self._free, trajectory.slot)
             trajectory.slot = None
 
@@ -202,6 +250,7 @@ class Scheduler:
         for trajectory in request.wave:
             self._release(trajectory)
         del self._requests[request.id]
+        self._turned_out.discard(request.id)
         self._ended.append(request)
 
 

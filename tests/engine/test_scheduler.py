@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from eqr_core.engine.budget import Budget, Stop
-from eqr_core.engine.scheduler import Placement, Scheduler
+from eqr_core.engine.scheduler import LEASE_STEPS, Scheduler
 from eqr_core.engine.selection import choose
 from eqr_core.engine.trajectory import Request, Trajectory
+from eqr_core.engine.turns import FRESH_STEPS
 from eqr_core.errors import EqrError, QueueFull
 
 TOLERANCE = 0.1
@@ -161,7 +162,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.ended: set[str] = set()
         self.cancelled: set[str] = set()
         self.parked: set[Trajectory] = set()
-        self.left_out: list[Placement] = []
+        self.stepped: dict[Trajectory, float] = {}
         self.now = 0.0
 
     @initialize(slots=st.integers(1, 9))
@@ -207,26 +208,32 @@ class SchedulerMachine(RuleBasedStateMachine):
         before = {name: request.held for name, request in self.live.items()}
         plan = self.scheduler.plan(self.now)
         for place in plan.park:
-            assert before[place.request.id] > 1
+            assert before[place.request.id] > 1 or place.request.nfe >= FRESH_STEPS
             assert place.trajectory.running
             self.parked.add(place.trajectory)
         for place in plan.place:
             assert place.trajectory.running
             assert place.trajectory.steps == 0 or place.trajectory in self.parked
             self.parked.discard(place.trajectory)
+            self.stepped[place.trajectory] = self.now
         self.check_fairness()
         slots = [place.slot for place in plan.run]
-        assert len(slots) == len(set(slots)) == self.scheduler.busy
+        assert len(slots) == len(set(slots)) <= self.scheduler.busy
+        run = [place.trajectory for place in plan.run]
+        live = [t for request in self.live.values() for t in request.wave if t.slot is not None]
+        fresh = {t for r in self.live.values() if r.nfe < FRESH_STEPS for t in r.wave}
+        assert {t for t in live if t in fresh} <= set(run)
+        assert fresh.intersection(run) or len(run) == self.scheduler.busy
         assert all(0 <= slot < self.scheduler.slots for slot in slots)
         assert all(place.trajectory.running for place in plan.run)
-        first = [place for place in self.left_out if place in plan.run]
-        assert plan.run[: len(first)] == first
+        waited = [self.stepped[trajectory] for trajectory in run]
+        assert waited == sorted(waited)
         reached = math.ceil(share * len(plan.run))
-        self.left_out = plan.run[reached:]
         steps = []
         for place in plan.run[:reached]:
             script = self.scripts[place.request.id]
             index, step = place.trajectory.index, place.trajectory.steps + 1
+            self.stepped[place.trajectory] = self.now
             steps.append((place, script.residual(index, step), script.prediction(index, step)))
         self.scheduler.update(steps)
         self.collect(self.scheduler.take_ended())
@@ -325,8 +332,70 @@ def test_breadth_one_does_not_wait_for_breadth_128() -> None:
     assert narrow.trajectories[0].steps == 5
     tick(scheduler, scripts)
     assert wide.held == 8
-    assert max(t.steps for t in wide.trajectories) == 7
-    assert min(t.steps for t in wide.trajectories if t.slot is not None) == 2
+
+
+def crowd(slots: int, requests: int, ticks: int) -> tuple[Scheduler, dict[str, Script]]:
+    """Requests of one endless trajectory each that have run for a while."""
+    scheduler = Scheduler(slots, queue=2 * requests)
+    scripts: dict[str, Script] = {}
+    for i in range(requests):
+        scripts[f"long {i}"] = restless()
+        scheduler.add(make(f"long {i}", Budget(depth=4096, breadth=1, stop="exhausted")))
+    for _ in range(ticks):
+        assert not tick(scheduler, scripts)
+    return scheduler, scripts
+
+
+@pytest.mark.parametrize("slots", [1, 2, 8])
+def test_a_short_request_waits_for_no_long_ones(slots: int) -> None:
+    requests = 3 * slots
+    scheduler, scripts = crowd(slots, requests, 4 * FRESH_STEPS * requests // slots)
+    long = [scheduler.find(f"long {i}") for i in range(requests)]
+    assert all(request is not None and request.nfe >= FRESH_STEPS for request in long)
+    for i in range(20):
+        name = f"short {i}"
+        scripts[name] = restless()
+        scheduler.add(make(name, Budget(depth=6, breadth=1, stop="exhausted")))
+        rows = 0
+        for step in range(6):
+            plan = scheduler.plan(0.0)
+            rows += len(plan.run)
+            ended = [request.id for request in tick(scheduler, scripts)]
+            assert ended == ([name] if step == 5 else [])
+        assert rows <= 6 * 1.5 + 1
+        for _ in range(LEASE_STEPS):
+            tick(scheduler, scripts)
+
+
+def test_long_requests_get_a_third_while_short_ones_come_and_go() -> None:
+    scheduler, scripts = crowd(8, 8, 2 * FRESH_STEPS)
+    before = sum(scheduler.find(f"long {i}").nfe for i in range(8))  # type: ignore[union-attr]
+    short = 0
+    for i in range(200):
+        for j in range(2):
+            scripts[f"short {i} {j}"] = restless()
+            scheduler.add(make(f"short {i} {j}", Budget(depth=4, breadth=1, stop="exhausted")))
+        for _ in range(5):
+            short += sum(request.nfe for request in tick(scheduler, scripts))
+    long = [scheduler.find(f"long {i}") for i in range(8)]
+    spent = [request.nfe for request in long if request is not None]
+    assert len(spent) == 8
+    assert sum(spent) - before >= 0.3 * (sum(spent) - before + short)
+    assert min(spent) >= 0.3 * max(spent), "one of the long ones starves"
+
+
+def test_who_lost_its_slot_is_the_first_to_get_one() -> None:
+    scheduler, scripts = crowd(2, 2, FRESH_STEPS)
+    for name, depth in (("short", 3), ("next", 3)):
+        scripts[name] = restless()
+        scheduler.add(make(name, Budget(depth=depth, breadth=1, stop="exhausted")))
+    tick(scheduler, scripts)
+    (out,) = (i for i in range(2) if not scheduler.find(f"long {i}").held)  # type: ignore[union-attr]
+    while not (ended := tick(scheduler, scripts)):
+        pass
+    assert [request.id for request in ended] == ["short"]
+    plan = scheduler.plan(0.0)
+    assert next(place.request.id for place in plan.place) == f"long {out}"
 
 
 @pytest.mark.parametrize("stop", ["converged", "verified"])
