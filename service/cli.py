@@ -1,4 +1,5 @@
-"""The command line `eqr`: the library's commands, `serve`, `solve --server`, `train --ray`.
+"""The command line `eqr`: the library's commands, `serve`, `bench serve`, `solve --server`,
+`train --ray`.
 
 Only typer is needed here; Ray and httpx are imported by the commands that use them.
 """
@@ -15,6 +16,7 @@ from rich.console import Console
 from eqr_core.cli import app as library
 from eqr_core.cli import options
 from eqr_core.cli import training_options as training
+from eqr_core.cli.bench import bench
 from eqr_core.cli.drawing import draw_grid, summary
 from eqr_core.cli.group import Commands
 from eqr_core.cli.solve import read_grid
@@ -22,17 +24,8 @@ from eqr_core.cli.solve import solve as solve_here
 from eqr_core.cli.train import choose, conclude
 from eqr_core.cli.train import train as train_here
 from eqr_core.engine.budget import Budget
-from eqr_core.errors import EqrError
-
-
-class MissingExtra(EqrError):
-    """A command that needs packages of an extra that is not installed."""
-
-    exit_code = 2
-
-    def __init__(self, command: str, missing: str | None, extra: str = "service") -> None:
-        super().__init__(f"eqr {command} needs {missing}: pip install 'eqr[{extra}]'")
-
+from service.bench.command import serve as bench_serve
+from service.extras import MissingExtra
 
 app = typer.Typer(
     name="eqr",
@@ -45,6 +38,7 @@ app = typer.Typer(
 REPLACED = ("solve", "train")
 app.registered_commands += [one for one in library.registered_commands if one.name not in REPLACED]
 app.registered_groups += library.registered_groups
+bench.command("serve")(bench_serve)
 
 
 @app.command("solve")

@@ -1,0 +1,1 @@
+"""`eqr bench serve`: load on a running service, and how it bears it."""
