@@ -61,6 +61,8 @@ def key_of(order: Order, model: ModelAnswer) -> str:
         model.tolerance if budget.tolerance is None else budget.tolerance,
         model.calibration.get(FIELD),
         budget.stop,
+        budget.halt,
+        budget.steps_in_a_row,
         request.seed,
         request.noise,
         request.selection,

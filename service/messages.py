@@ -28,6 +28,11 @@ STOPS: Mapping[int, str] = {
     pb.STOP_VERIFIED: "verified",
     pb.STOP_EXHAUSTED: "exhausted",
 }
+HALTS: Mapping[int, str] = {
+    pb.HALT_RESIDUAL: "residual",
+    pb.HALT_Q: "q",
+    pb.HALT_UNCHANGED: "unchanged",
+}
 SELECTIONS: Mapping[int, str] = {
     pb.SELECTION_RESIDUAL: "residual",
     pb.SELECTION_MAJORITY: "majority",
@@ -45,7 +50,7 @@ JOB_STATES: Mapping[str, pb.JobState] = {
     "expired": pb.JOB_STATE_EXPIRED,
 }
 NOT_GIVEN = 0
-LIMITS = ("depth", "breadth", "nfe", "deadline_ms", "tolerance")
+LIMITS = ("depth", "breadth", "nfe", "deadline_ms", "tolerance", "patience")
 
 
 def fields_of(request: pb.SolveRequest) -> dict[str, Any]:
@@ -73,6 +78,8 @@ def _budget(budget: pb.Budget) -> dict[str, Any]:
     given = {name: getattr(budget, name) for name in LIMITS if budget.HasField(name)}
     if budget.stop != NOT_GIVEN:
         given["stop"] = _named(STOPS, budget.stop)
+    if budget.halt != NOT_GIVEN:
+        given["halt"] = _named(HALTS, budget.halt)
     return given
 
 

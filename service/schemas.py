@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from eqr_core.engine.answer import MAX_NOISE, MAX_PRIORITY, MAX_SEED
 from eqr_core.engine.budget import Budget, Stop
+from eqr_core.engine.halting import Halt
 
 Score = Annotated[float | None, Field(description="Relative residual; null when not finite.")]
 GridRows = list[list[int | str]]
@@ -43,6 +44,16 @@ class BudgetBody(RequestModel):
         description="Residual at which a trajectory counts as converged; default: the model's",
     )
     stop: Stop = Budget.stop
+    halt: Halt = Field(
+        default=Budget.halt,
+        description="What counts as converged: a residual within the tolerance, a positive halting "
+        "output of the model (`q`), or an unchanged prediction.",
+    )
+    patience: int | None = Field(
+        default=None,
+        description="Iterations in a row for that; default: 1 for residual, 3 for q, 6 for "
+        "unchanged.",
+    )
 
 
 class SolveBody(RequestModel):

@@ -31,6 +31,8 @@ def evaluate(
             "takes exhausted,converged, a single budget converged."
         ),
     ] = None,
+    halt: options.Halt = "residual",
+    patience: options.Patience = None,
     seed: options.Seed = 0,
     noise: options.Noise = 0.0,
     selection: options.Selection = "residual",
@@ -59,7 +61,7 @@ def evaluate(
     """
     from eqr_core.evaluation.sweep import Sweep
 
-    sweep = Sweep.parse(depth, breadth, stop, nfe, tolerance)
+    sweep = Sweep.parse(depth, breadth, stop, nfe, tolerance, cast(Any, halt), patience)
     if as_json not in (None, "-") and not Path(as_json).parent.is_dir():
         raise DataError(f"{as_json}: there is no such folder")
     if out is not None and not out.parent.is_dir():

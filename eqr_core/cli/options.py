@@ -24,6 +24,17 @@ Stop = Annotated[
         "no answer obeys the rules. exhausted: all of them, each to its full depth."
     ),
 ]
+Halt = Annotated[
+    str,
+    typer.Option(
+        help="What has converged. residual: a score within the tolerance. q: the operator's own "
+        "halting output is positive. unchanged: the same prediction again."
+    ),
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(help="Outer steps in a row for that; default 1 for residual, q 3, unchanged 6."),
+]
 Seed = Annotated[int, typer.Option(help="Decides initial states and noise.")]
 Noise = Annotated[float, typer.Option(help="Standard deviation of the path noise.")]
 Selection = Annotated[

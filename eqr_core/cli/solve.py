@@ -28,6 +28,8 @@ def solve(
     deadline_ms: options.DeadlineMs = None,
     tolerance: options.Tolerance = None,
     stop: options.Stop = Budget.stop,
+    halt: options.Halt = Budget.halt,
+    patience: options.Patience = None,
     seed: options.Seed = 0,
     noise: options.Noise = 0.0,
     selection: options.Selection = "residual",
@@ -36,7 +38,9 @@ def solve(
     """Solve one grid and draw the answer."""
     from eqr_core.tasks import parse_grid
 
-    budget = Budget(depth, breadth, nfe, deadline_ms, tolerance, cast(Any, stop))
+    budget = Budget(
+        depth, breadth, nfe, deadline_ms, tolerance, cast(Any, stop), cast(Any, halt), patience
+    )
     text = read_grid(grid)
     parsed_task, parsed = parse_grid(text, task)
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from eqr_core.engine.halting import PATIENCE, Halt
 from eqr_core.errors import BudgetError, shown
 
 Stop = Literal["converged", "verified", "exhausted"]
@@ -38,6 +39,12 @@ class Budget:
     stop: Stop = "converged"
     """`converged`: waves until one converges. `verified`: waves until an answer obeys the
     rules. `exhausted`: all trajectories at once, each to its full depth."""
+    halt: Halt = "residual"
+    """What it takes for a trajectory to have converged. `residual`: a score within the tolerance.
+    `q`: a positive halting output. `unchanged`: the same prediction as one step before."""
+    patience: int | None = None
+    """Outer steps in a row after which that must hold, 1 to `depth`; None: 1 for `residual`, 3 for
+    `q`, 6 for `unchanged`."""
 
     def __post_init__(self) -> None:
         check_whole("depth", self.depth, 1, MAX_DEPTH)
@@ -49,6 +56,16 @@ class Budget:
         if self.tolerance is not None:
             check_positive("tolerance", self.tolerance, MAX_TOLERANCE)
         check_choice("stop", self.stop, get_args(Stop))
+        check_choice("halt", self.halt, get_args(Halt))
+        if self.tolerance is not None and self.halt != "residual":
+            raise BudgetError("tolerance", f"it is for halt residual; halt is {self.halt}")
+        if self.patience is not None:
+            check_whole("patience", self.patience, 1, self.depth)
+
+    @property
+    def steps_in_a_row(self) -> int:
+        """The patience, or the rule's own where none was asked for."""
+        return PATIENCE[self.halt] if self.patience is None else self.patience
 
 
 def check_whole(field: str, value: object, low: int, high: int) -> None:

@@ -20,6 +20,7 @@ from eqr_core.engine.answer import (
     already_solved,
 )
 from eqr_core.engine.confidence import Confidence
+from eqr_core.engine.halting import Halt
 from eqr_core.engine.lane import Lane
 from eqr_core.engine.stats import Observer, Stats, Tick
 from eqr_core.engine.trajectory import Request
@@ -97,7 +98,7 @@ class Engine:
         if not loaded:
             raise ModelError("the engine needs at least one checkpoint")
         self._weights: dict[str, Weights] = {}
-        self._confidence: dict[str, Confidence | None] = {}
+        self._confidence: dict[str, Mapping[Halt, Confidence]] = {}
         cards: dict[str, Card] = {}
         for weights, card in loaded:
             if card.name in cards:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 
 from eqr_core.engine.answer import Answer, Progress, SolveRequest, TrajectoryResult
-from eqr_core.engine.confidence import Confidence, confidence_of
+from eqr_core.engine.confidence import Confidence
+from eqr_core.engine.halting import Halt
+from eqr_core.engine.outputs import halting_outputs
 from eqr_core.engine.randomness import start_states
 from eqr_core.engine.runner import Row, Runner
 from eqr_core.engine.scheduler import Placement, Scheduler
@@ -41,7 +44,7 @@ class Lane:
         model: str,
         operator: Operator,
         tolerance: float | None,
-        confidence: Confidence | None,
+        confidence: Mapping[Halt, Confidence],
         *,
         slots: int,
         queue: int,
@@ -98,6 +101,13 @@ class Lane:
         for placement in plan.place:
             self._enter(placement)
         results = self._runner.run([self._row(placement) for placement in plan.run], until)
+        asking = {
+            placement.slot: placement.trajectory
+            for placement in plan.run
+            if placement.request.budget.halt == "q" and placement.slot in results
+        }
+        for slot, q in halting_outputs(self._operator, self._pool, asking).items():
+            asking[slot].q = q
         self.scheduler.update(
             (placement, *results[placement.slot])
             for placement in plan.run
@@ -196,18 +206,27 @@ class Lane:
             finished_converged=sum(t.outcome == "converged" for t in started),
             lost=sum(t.outcome == "lost" for t in request.trajectories),
             agreement=votes[0],
-            confidence=confidence_of(
-                self._confidence,
-                asked.noise,
-                chosen.score if chosen else math.inf,
-                votes,
-                request.wave[0].wave if request.wave else 0,
-            ),
+            confidence=self._sure(request, asked.noise, chosen, *votes),
             seed=asked.seed,
             trajectories=results,
             queue_seconds=first_slot - submitted,
             solve_seconds=now - first_slot,
         )
+
+    def _sure(
+        self,
+        request: Request,
+        noise: float,
+        chosen: Trajectory | None,
+        agreement: float,
+        finished: int,
+    ) -> float | None:
+        fitted = self._confidence.get(request.budget.halt)
+        # Path noise keeps every score above about √2·β, and the numbers are fitted without it.
+        if fitted is None or noise or chosen is None:
+            return None
+        converged = chosen.outcome == "converged"
+        return fitted(chosen.score, agreement, finished, request.wave[0].wave, converged)
 
 
 def _decode(task: Task, prediction: Prediction) -> Grid:

@@ -36,6 +36,10 @@ class Trajectory:
     history: list[float] = field(default_factory=list)
     prediction: Prediction | None = None
     """Of the last finite step; None before it."""
+    q: float = math.nan
+    """Halting output after the step that is being recorded, where the budget halts by it."""
+    streak: int = 0
+    """Outer steps in a row after which the budget's halting rule held."""
 
     @property
     def running(self) -> bool:

@@ -44,7 +44,10 @@ def begin_wave(request: Request) -> bool:
 def record_step(
     request: Request, trajectory: Trajectory, residual: float, prediction: Prediction
 ) -> None:
-    """Note one outer step of `trajectory`, and whether it was its last."""
+    """Note one outer step of `trajectory`, and whether it was its last.
+
+    A budget that halts by `q` finds it in `trajectory.q`.
+    """
     trajectory.steps += 1
     request.nfe += 1
     if request.keep_history:
@@ -53,13 +56,25 @@ def record_step(
         trajectory.outcome = "diverged"
         return
     trajectory.recent.append(residual)
+    held = _rule_holds(request, trajectory, prediction)
+    trajectory.streak = trajectory.streak + 1 if held else 0
     trajectory.prediction = prediction
-    reached = has_converged(trajectory.recent, request.tolerance)
+    reached = trajectory.streak >= request.budget.steps_in_a_row
     at_end = trajectory.steps >= trajectory.depth
     early = reached and request.budget.stop != "exhausted"
     if at_end or early:
         trajectory.outcome = "converged" if reached else "exhausted"
         crown(request, trajectory)
+
+
+def _rule_holds(request: Request, trajectory: Trajectory, prediction: Prediction) -> bool:
+    match request.budget.halt:
+        case "residual":
+            return has_converged(trajectory.recent, request.tolerance)
+        case "q":
+            return trajectory.q > 0
+        case "unchanged":
+            return prediction == trajectory.prediction
 
 
 def crown(request: Request, trajectory: Trajectory) -> None:

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from eqr_core.engine.budget import Budget, Stop
 from eqr_core.engine.confidence import FEATURES, TERMS, Confidence, features
-from eqr_core.engine.trajectory import Prediction
+from eqr_core.engine.halting import Halt
 from eqr_core.evaluation.replay import Replay
 from eqr_core.evaluation.shares import Share
 from eqr_core.evaluation.trace import Recording
@@ -29,6 +29,7 @@ FOLDS = 5
 SETTLED = 10.0
 """A score this far below the tolerance is as good as any lower one: what runs on after it has
 settled does not become more right."""
+HALTS: tuple[Halt, ...] = get_args(Halt)
 STOPS: tuple[Stop, ...] = ("converged", "exhausted")
 LEAST_DEPTH = 8
 """Below it nothing has come to rest, and answers are not meant to be used."""
@@ -57,9 +58,13 @@ class Answers:
 
 
 def fit_confidence(recording: Recording, tolerance: float | None) -> dict[str, Any]:
-    """The numbers of `Confidence` and how they hold, as plain values for the card."""
-    answers = replay_answers(recording, tolerance)
-    if tolerance is not None:
+    """The numbers of `Confidence` for each way of halting, and how they hold, for the card."""
+    return {halt: _fit_halt(recording, tolerance, halt) for halt in HALTS}
+
+
+def _fit_halt(recording: Recording, tolerance: float | None, halt: Halt) -> dict[str, Any]:
+    answers = replay_answers(recording, tolerance, halt)
+    if tolerance is not None and halt == "residual":
         floor = math.log10(tolerance / SETTLED)
         answers.values[:, 0] = answers.values[:, 0].clip(min=floor)
     unseen = np.zeros(len(answers.right))
@@ -76,10 +81,12 @@ def fit_confidence(recording: Recording, tolerance: float | None) -> dict[str, A
     }
 
 
-def replay_answers(recording: Recording, tolerance: float | None) -> Answers:
+def replay_answers(
+    recording: Recording, tolerance: float | None, halt: Halt = "residual"
+) -> Answers:
     """What budgets of halved depths and breadths down from the recording's answer."""
     budgets = [
-        Budget(depth, breadth, stop=stop)
+        Budget(depth, breadth, stop=stop, halt=halt)
         for stop in STOPS
         for depth in _halved(recording.residual.shape[1], LEAST_DEPTH)
         for breadth in _halved(recording.breadth, 1)
@@ -89,13 +96,13 @@ def replay_answers(recording: Recording, tolerance: float | None) -> Answers:
     puzzles: list[int] = []
     for puzzle in range(recording.puzzles):
         rows = slice(puzzle * recording.breadth, (puzzle + 1) * recording.breadth)
-        numbers, correct = recording.prediction[rows], recording.right[rows]
-        answer = numbers[correct][0] if correct.any() else -1
-        for outcome in _replay(budgets, tolerance, recording.residual[rows], numbers).outcomes():
+        part = recording.take(rows)
+        answer = part.prediction[part.right][0] if part.right.any() else -1
+        for outcome in _replay(budgets, tolerance, part).outcomes():
             if outcome.prediction is None:
                 continue
             votes = (outcome.agreement, outcome.finished)
-            values.append(features(outcome.score, *votes, outcome.wave))
+            values.append(features(outcome.score, *votes, outcome.wave, outcome.converged))
             right.append(int(outcome.prediction) == answer)
             puzzles.append(puzzle)
     shape = (len(values), len(FEATURES))
@@ -152,21 +159,17 @@ def reliability(claimed: Floats, right: npt.NDArray[np.bool_]) -> list[dict[str,
     return table
 
 
-def _replay(
-    budgets: list[Budget],
-    tolerance: float | None,
-    residual: npt.NDArray[np.float32],
-    numbers: npt.NDArray[np.int32],
-) -> Replay:
+def _replay(budgets: list[Budget], tolerance: float | None, part: Recording) -> Replay:
     replay = Replay(budgets, tolerance, "residual", lambda prediction: False)
-    names = [[cast(Prediction, b"%d" % number) for number in row] for row in numbers.tolist()]
-    moved = residual.tolist()
+    names = [[b"%d" % number for number in row] for row in part.prediction.tolist()]
+    moved, halting = part.residual.tolist(), part.q.tolist()
     while not replay.done:
-        steps = {}
+        steps, q = {}, {}
         for index in replay.wanted():
             step = len(replay.tracks[index].residual)
             steps[index] = (moved[index][step], names[index][step])
-        replay.feed(steps)
+            q[index] = halting[index][step]
+        replay.feed(steps, q)
     return replay
 
 
@@ -190,7 +193,7 @@ def _judge(fitted: Confidence, values: Floats) -> Floats:
 
 def _terms(values: Floats) -> Floats:
     """[answers, FEATURES] as [answers, TERMS]."""
-    return np.column_stack([values, values[:, :1] * values[:, 1:]])
+    return np.column_stack([values, values[:, :1] * values[:, 1:3]])
 
 
 def _logistic(odds: Floats) -> Floats:

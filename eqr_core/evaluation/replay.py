@@ -12,9 +12,11 @@ that of an engine with slots enough.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from eqr_core.engine.budget import Budget
 from eqr_core.engine.selection import Selection, agreement, choose, finished
@@ -29,6 +31,8 @@ class Track:
     residual: array[float] = field(default_factory=lambda: array("f"))
     prediction: array[int] = field(default_factory=lambda: array("i"))
     """Number of the prediction after each step, in `Replay.predictions`."""
+    q: array[float] = field(default_factory=lambda: array("d"))
+    """Halting output after each step; NaN where nobody asked for it."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +94,22 @@ class Replay:
         }
         return sorted(indices)
 
-    def feed(self, steps: Mapping[int, tuple[float, Prediction]]) -> None:
-        """One outer step, (residual, prediction), of each trajectory that is wanted."""
+    def feed(
+        self,
+        steps: Mapping[int, tuple[float, Prediction]],
+        q: Mapping[int, float] = MappingProxyType({}),
+    ) -> None:
+        """One outer step, (residual, prediction), of each trajectory that is wanted.
+
+        `q` holds their halting outputs; budgets that halt by them need it.
+        """
         for index, (residual, prediction) in steps.items():
             number = self.predictions.setdefault(prediction, len(self.predictions))
             if number == len(self._by_number):
                 self._by_number.append(prediction)
             self.tracks[index].residual.append(residual)
             self.tracks[index].prediction.append(number)
+            self.tracks[index].q.append(q.get(index, math.nan))
         for request in self._open:
             self._advance(request)
         self._open = [request for request in self._open if request.finish_reason is None]
@@ -115,6 +127,7 @@ class Replay:
             for trajectory in running:
                 track, step = tracks[trajectory.index], trajectory.steps
                 prediction = self._by_number[track.prediction[step]]
+                trajectory.q = track.q[step]
                 record_step(request, trajectory, track.residual[step], prediction)
             settle(request)
 

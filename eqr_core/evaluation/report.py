@@ -41,6 +41,8 @@ class Report:
     nfe: int | None
     stop: str
     tolerance: float | None
+    halt: str
+    patience: int
     noise: float
     seed: int
     selection: str

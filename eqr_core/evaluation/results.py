@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from eqr_core.errors import DataError, ModelError
 from eqr_core.evaluation.report import Report
 from eqr_core.model.card import Card
 from eqr_core.model.checkpoint import read_card, update_card
 
-TERMS = ("data", "depth", "breadth", "nfe", "tolerance", "stop", "selection", "noise")
+TERMS = (
+    "data", "depth", "breadth", "nfe", "tolerance", "stop", "halt", "patience", "selection", "noise"
+)  # fmt: skip
 """What two reports must share to be on the same thing."""
+BEFORE = {"halt": "residual", "patience": 1}
+"""What reports are on that do not say it."""
 
 
 def record_report(folder: Path, report: Report, data: str) -> Card:
@@ -25,7 +30,7 @@ def record_report(folder: Path, report: Report, data: str) -> Card:
     if card.digest != report.digest:
         raise ModelError(f"{card.name}: the checkpoint has changed since; nothing was recorded")
     result = json.loads(json.dumps({**report.to_dict(), "data": data}))
-    same = [r for r in card.results if all(r.get(name) == result[name] for name in TERMS)]
+    same = [r for r in card.results if _terms(r) == _terms(result)]
     for earlier in same:
         if earlier["rows"] > report.rows:
             raise DataError(
@@ -35,3 +40,7 @@ def record_report(folder: Path, report: Report, data: str) -> Card:
     card = replace(card, results=(*others, result))
     update_card(folder, card)
     return card
+
+
+def _terms(result: dict[str, Any]) -> list[Any]:
+    return [result.get(name, BEFORE.get(name)) for name in TERMS]

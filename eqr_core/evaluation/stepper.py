@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from eqr_core.engine.outputs import halting_outputs
 from eqr_core.engine.randomness import start_states
 from eqr_core.engine.runner import Row, Runner
 from eqr_core.engine.slots import SlotPool
@@ -107,6 +108,8 @@ class Stepper:
                     for one, index in wanted
                 ]
             )
+            asking = (one.first + index for one, index in wanted) if sweep.halt == "q" else ()
+            q = halting_outputs(operator, pool, asking)
             steps: dict[int, dict[int, tuple[float, bytes]]] = {one.first: {} for one in live}
             for one, index in wanted:
                 step = results[one.first + index]
@@ -114,7 +117,8 @@ class Stepper:
                 if step[1] not in one.judge:
                     one.judge[step[1]] = one.puzzle.judge(step[1])
             for one in live:
-                one.replay.feed(steps[one.first])
+                its = {slot - one.first: value for slot, value in q.items()}
+                one.replay.feed(steps[one.first], its)
                 if one.replay.done:
                     free.append(one.first)
                     yield one.number, record_replay(one.replay, one.judge, one.puzzle.clues)

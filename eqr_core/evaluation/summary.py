@@ -95,6 +95,8 @@ class Summary:
                 breadth=budget.breadth,
                 nfe=budget.nfe,
                 stop=budget.stop,
+                halt=budget.halt,
+                patience=budget.steps_in_a_row,
                 tolerance=settings.tolerance,
                 noise=settings.noise,
                 seed=settings.seed,

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from eqr_core.engine.budget import Budget, Stop
+from eqr_core.engine.halting import Halt
 from eqr_core.engine.selection import Selection
 from eqr_core.errors import DataError
 
@@ -34,6 +35,8 @@ class Sweep:
     """Outer steps of all trajectories of a puzzle at most, in every cell."""
     tolerance: float | None = None
     """None: the checkpoint's own."""
+    halt: Halt = "residual"
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("depths", "breadths", "stops"):
@@ -55,6 +58,8 @@ class Sweep:
         stop: str | None = None,
         nfe: int | None = None,
         tolerance: float | None = None,
+        halt: Halt = "residual",
+        patience: int | None = None,
     ) -> Sweep:
         """The sweep of what a user wrote: values separated by commas.
 
@@ -68,13 +73,13 @@ class Sweep:
             if stop is not None
             else (["converged"] if single else ["exhausted", "converged"])
         )
-        return cls(depths, breadths, tuple(cast(list[Stop], stops)), nfe, tolerance)
+        return cls(depths, breadths, tuple(cast(list[Stop], stops)), nfe, tolerance, halt, patience)
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
         """The budget of each cell: stop by stop, depth by depth, breadth by breadth."""
         return tuple(
-            Budget(depth, breadth, self.nfe, None, self.tolerance, stop)
+            Budget(depth, breadth, self.nfe, None, self.tolerance, stop, self.halt, self.patience)
             for stop in self.stops
             for depth in self.depths
             for breadth in self.breadths

@@ -12,6 +12,7 @@ import torch
 
 from eqr_core.data.packed import PackedPuzzles
 from eqr_core.engine.halting import WINDOW
+from eqr_core.engine.outputs import halting_outputs
 from eqr_core.engine.randomness import start_states
 from eqr_core.engine.runner import Row, Runner
 from eqr_core.engine.slots import SlotPool
@@ -41,6 +42,8 @@ class Recording:
     """Number of the prediction after this step among its puzzle's, [trajectories, depth]."""
     right: npt.NDArray[np.bool_]
     """As in `Traces`."""
+    q: npt.NDArray[np.float32]
+    """Halting output after this step, [trajectories, depth]."""
 
     @cached_property
     def traces(self) -> Traces:
@@ -51,6 +54,16 @@ class Recording:
     def puzzles(self) -> int:
         """Puzzles recorded."""
         return len(self.residual) // self.breadth
+
+    def take(self, rows: slice) -> Recording:
+        """The trajectories `rows`."""
+        return Recording(
+            self.breadth,
+            self.residual[rows],
+            self.prediction[rows],
+            self.right[rows],
+            self.q[rows],
+        )
 
 
 @torch.inference_mode()
@@ -74,6 +87,7 @@ def follow(
     moved = np.zeros((len(starts), depth), np.float32)
     right = np.zeros((len(starts), depth), np.bool_)
     predictions = np.zeros((len(starts), depth), np.int32)
+    halting = np.zeros((len(starts), depth), np.float32)
     numbers: list[dict[bytes, int]] = [{} for _ in range(len(puzzles))]
     pool = SlotPool(operator, SLOTS)
     runner = Runner(operator, pool, compiled)
@@ -86,6 +100,8 @@ def follow(
         answers = [puzzles.answer[row].tobytes() for row, _ in part]
         for step in range(depth):
             results = runner.run([Row(slot, 0, 0, step + 1, 0.0) for slot in range(len(part))])
+            for slot, q in halting_outputs(operator, pool, range(len(part))).items():
+                halting[first + slot, step] = q
             for slot, (answer, (row, _)) in enumerate(zip(answers, part, strict=True)):
                 moved[first + slot, step], predicted = results[slot]
                 right[first + slot, step] = predicted == answer
@@ -93,7 +109,7 @@ def follow(
                 predictions[first + slot, step] = seen.setdefault(predicted, len(seen))
         if on_rows is not None:
             on_rows(len(part))
-    return Recording(breadth, moved, predictions, right)
+    return Recording(breadth, moved, predictions, right, halting)
 
 
 def scores(residuals: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

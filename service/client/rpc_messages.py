@@ -19,7 +19,7 @@ from eqr_core.tasks import parse_grid
 from eqr_core.tasks.sudoku import DIGITS
 from service.client.calls import as_json
 from service.client.errors import AnswerUnreadable, InvalidInput, problem_of
-from service.messages import INCLUDES, JOB_STATES, SELECTIONS, STOPS
+from service.messages import HALTS, INCLUDES, JOB_STATES, SELECTIONS, STOPS
 from service.schemas import (
     BatchAnswer,
     BatchItem,
@@ -40,6 +40,7 @@ from service.stubs import solver_pb2 as pb
 
 # The stubs take enum values as their own type or as names; these are values.
 _STOPS: dict[str, Any] = {name: value for value, name in STOPS.items()}
+_HALTS: dict[str, Any] = {name: value for value, name in HALTS.items()}
 _SELECTIONS: dict[str, Any] = {name: value for value, name in SELECTIONS.items()}
 _INCLUDES: dict[str, Any] = {name: value for value, name in INCLUDES.items()}
 _STATES = {value: name for name, value in JOB_STATES.items()}
@@ -87,6 +88,8 @@ def _message(body: SolveBody, grid: str) -> pb.SolveRequest:
         deadline_ms=given.deadline_ms,
         tolerance=given.tolerance,
         stop=_STOPS[given.stop],
+        halt=_HALTS[given.halt],
+        patience=given.patience,
     )
     return pb.SolveRequest(
         grid=grid,

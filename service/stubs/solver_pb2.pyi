@@ -14,6 +14,13 @@ class Stop(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STOP_VERIFIED: _ClassVar[Stop]
     STOP_EXHAUSTED: _ClassVar[Stop]
 
+class Halt(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    HALT_UNSPECIFIED: _ClassVar[Halt]
+    HALT_RESIDUAL: _ClassVar[Halt]
+    HALT_Q: _ClassVar[Halt]
+    HALT_UNCHANGED: _ClassVar[Halt]
+
 class Selection(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     SELECTION_UNSPECIFIED: _ClassVar[Selection]
@@ -39,6 +46,10 @@ STOP_UNSPECIFIED: Stop
 STOP_CONVERGED: Stop
 STOP_VERIFIED: Stop
 STOP_EXHAUSTED: Stop
+HALT_UNSPECIFIED: Halt
+HALT_RESIDUAL: Halt
+HALT_Q: Halt
+HALT_UNCHANGED: Halt
 SELECTION_UNSPECIFIED: Selection
 SELECTION_RESIDUAL: Selection
 SELECTION_MAJORITY: Selection
@@ -54,20 +65,24 @@ JOB_STATE_CANCELLED: JobState
 JOB_STATE_EXPIRED: JobState
 
 class Budget(_message.Message):
-    __slots__ = ("depth", "breadth", "nfe", "deadline_ms", "tolerance", "stop")
+    __slots__ = ("depth", "breadth", "nfe", "deadline_ms", "tolerance", "stop", "halt", "patience")
     DEPTH_FIELD_NUMBER: _ClassVar[int]
     BREADTH_FIELD_NUMBER: _ClassVar[int]
     NFE_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     TOLERANCE_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
+    HALT_FIELD_NUMBER: _ClassVar[int]
+    PATIENCE_FIELD_NUMBER: _ClassVar[int]
     depth: int
     breadth: int
     nfe: int
     deadline_ms: float
     tolerance: float
     stop: Stop
-    def __init__(self, depth: _Optional[int] = ..., breadth: _Optional[int] = ..., nfe: _Optional[int] = ..., deadline_ms: _Optional[float] = ..., tolerance: _Optional[float] = ..., stop: _Optional[_Union[Stop, str]] = ...) -> None: ...
+    halt: Halt
+    patience: int
+    def __init__(self, depth: _Optional[int] = ..., breadth: _Optional[int] = ..., nfe: _Optional[int] = ..., deadline_ms: _Optional[float] = ..., tolerance: _Optional[float] = ..., stop: _Optional[_Union[Stop, str]] = ..., halt: _Optional[_Union[Halt, str]] = ..., patience: _Optional[int] = ...) -> None: ...
 
 class SolveRequest(_message.Message):
     __slots__ = ("grid", "task", "model", "budget", "seed", "noise", "selection", "priority", "include", "skip_cache")

@@ -15,32 +15,40 @@ from eqr_core.errors import CheckpointError
 from eqr_core.model.card import Card
 from tests.engine.tiny import FULL, GRID, TASK, config, weights
 
-FITTED = Confidence(-2.0, (-1.5, 0.8, -0.3, -0.2, 0.1), (-5.0, -2.0, 0.0), (0.0, 2.0, 4.0))
+LOW, HIGH = (-5.0, -2.0, 0.0, 0.0), (0.0, 2.0, 4.0, 1.0)
+FITTED = Confidence(-2.0, (-1.5, 0.8, -0.3, 0.4, -0.2, 0.1), LOW, HIGH)
 CARD = Card("tiny", "sudoku", config(), ("4x4",), tolerance=0.05)
 
 
 def calibrated(fitted: Confidence = FITTED) -> Card:
-    return replace(CARD, calibration={FIELD: {**fitted.to_dict(), "brier": 0.1}})
+    return replace(CARD, calibration={FIELD: {"residual": {**fitted.to_dict(), "brier": 0.1}}})
 
 
 def test_features_count_votes_beside_the_chosen() -> None:
-    assert features(0.01, 1.0, 1, 0) == (-2.0, 0.0, 0.0)
-    assert features(0.01, 0.75, 4, 2) == (-2.0, pytest.approx(math.log(3 / 2)), 2.0)
-    assert features(0.01, 0.25, 4, 2)[1] == pytest.approx(math.log(1 / 4))
-    assert features(0.0, 1.0, 1, 0)[0] == -9.0
+    assert features(0.01, 1.0, 1, 0, True) == (-2.0, 0.0, 0.0, 1.0)
+    assert features(0.01, 0.75, 4, 2, False) == (-2.0, pytest.approx(math.log(3 / 2)), 2.0, 0.0)
+    assert features(0.01, 0.25, 4, 2, False)[1] == pytest.approx(math.log(1 / 4))
+    assert features(0.0, 1.0, 1, 0, True)[0] == -9.0
 
 
 def test_a_probability_follows_the_numbers_and_no_further_than_they_were_fitted() -> None:
-    odds = -2.0 + 1.5 * 2 + (0.8 + 0.2 * 2) * math.log(3 / 2) - 0.3 - 0.1 * 2
-    assert FITTED(0.01, 0.75, 4, 1) == pytest.approx(1 / (1 + math.exp(-odds)))
-    assert FITTED(1e-8, 1.0, 1, 0) == FITTED(1e-5, 1.0, 1, 0)
-    assert FITTED(0.01, 1.0, 1, 9) == FITTED(0.01, 1.0, 1, 4)
-    assert Confidence(-1e6, (0.0,) * 5, (0.0,) * 3, (0.0,) * 3)(1.0, 1.0, 1, 0) == 0.0
+    odds = -2.0 + 1.5 * 2 + (0.8 + 0.2 * 2) * math.log(3 / 2) - 0.3 - 0.1 * 2 + 0.4
+    assert FITTED(0.01, 0.75, 4, 1, True) == pytest.approx(1 / (1 + math.exp(-odds)))
+    assert FITTED(1e-8, 1.0, 1, 0, True) == FITTED(1e-5, 1.0, 1, 0, True)
+    assert FITTED(0.01, 1.0, 1, 9, False) == FITTED(0.01, 1.0, 1, 4, False)
+    assert Confidence(-1e6, (0.0,) * 6, (0.0,) * 4, (0.0,) * 4)(1.0, 1.0, 1, 0, True) == 0.0
 
 
 def test_numbers_go_through_a_card_unchanged() -> None:
-    assert Confidence.of(Card.from_json(replace(calibrated(), digest="0" * 64).to_json())) == FITTED
-    assert Confidence.of(CARD) is None
+    assert Confidence.of(Card.from_json(replace(calibrated(), digest="0" * 64).to_json())) == {
+        "residual": FITTED
+    }
+    assert Confidence.of(CARD) == {}
+
+
+def test_a_card_with_something_else_there_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="confidence of tiny is no object"):
+        Confidence.of(replace(CARD, calibration={FIELD: 7}))
 
 
 def damaged(change: Any) -> dict[str, Any]:
@@ -64,7 +72,7 @@ def damaged(change: Any) -> dict[str, Any]:
     ],
 )
 def test_an_engine_refuses_damaged_numbers_at_its_start(values: Any) -> None:
-    card = replace(CARD, calibration={FIELD: values})
+    card = replace(CARD, calibration={FIELD: {"q": values}})
     with pytest.raises(CheckpointError, match="confidence of tiny is damaged"):
         Engine.of([(weights(config()), card)])
 
@@ -79,14 +87,16 @@ def solve(card: Card, **request: Any) -> Any:
 
 def test_an_answer_has_the_confidence_of_its_trajectories() -> None:
     answer = solve(calibrated())
-    assert answer.confidence == FITTED(answer.residual, answer.agreement, 4, 0)
+    converged = answer.converged
+    assert answer.confidence == FITTED(answer.residual, answer.agreement, 4, 0, converged)
     assert answer_document(answer)["confidence"] == answer.confidence
     waves = solve(calibrated(), budget=Budget(depth=2, breadth=4))
     assert max(t.wave for t in waves.trajectories) == 2
-    assert waves.confidence == FITTED(waves.residual, waves.agreement, 4, 2)
+    assert waves.confidence == FITTED(waves.residual, waves.agreement, 4, 2, False)
 
 
 def test_there_is_none_without_numbers_and_with_noise() -> None:
     assert solve(CARD).confidence is None
     assert solve(calibrated(), noise=0.01).confidence is None
+    assert solve(calibrated(), budget=Budget(depth=6, breadth=2, halt="q")).confidence is None
     assert solve(calibrated(), grid=FULL).confidence == 1.0

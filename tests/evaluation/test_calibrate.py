@@ -159,10 +159,11 @@ def test_calibration_goes_into_the_card(tmp_path: Path, puzzles: PackedPuzzles) 
     assert calibration["recall"]["share"] >= 0.5
     assert calibration["data_digest"] == own.digest
     assert (calibration["puzzles"], calibration["depth"], calibration["seed"]) == (12, 40, 3)
-    fitted = Confidence.of(stored)
-    assert fitted is not None
-    assert fitted(card.tolerance, 1.0, 1, 0) > 0.8
-    assert sum(row["answers"] for row in calibration["confidence"]["reliability"]) == 12 * 6
+    for halt, fitted in Confidence.of(stored).items():
+        if halt != "q":
+            assert fitted(card.tolerance, 1.0, 1, 0, True) > 0.8
+        table = calibration["confidence"][halt]["reliability"]
+        assert sum(row["answers"] for row in table) == 12 * 6
 
 
 def test_a_checkpoint_that_solves_nothing_keeps_no_tolerance(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from eqr_core.engine.confidence import FIELD, Confidence
+from eqr_core.engine.halting import Halt
 from eqr_core.evaluation.confidence import (
     Answers,
     fit,
@@ -38,7 +39,8 @@ def recording(puzzles: int, seed: int = 0, spurious: float = 0.0) -> Recording:
     prediction[:, :2] = 3
     correct = right[:, None].repeat(16, 1)
     correct[:, :2] = False
-    return Recording(2, residual, prediction.astype(np.int32), correct)
+    q = np.where(correct & (np.arange(16) >= 6), 5.0, -5.0).astype(np.float32)
+    return Recording(2, residual, prediction.astype(np.int32), correct, q)
 
 
 def test_budgets_are_answered_as_the_engine_would() -> None:
@@ -56,40 +58,43 @@ def test_budgets_are_answered_as_the_engine_would() -> None:
 
 def test_a_clean_gap_is_told_apart_but_nothing_is_claimed_for_certain() -> None:
     made = fit_confidence(recording(200), TOLERANCE)
-    fitted = Confidence.of(replace(CARD, calibration={FIELD: made}))
-    assert fitted is not None
-    assert 0.97 < fitted(1e-3, 1.0, 1, 0) < 1
-    assert 0 < fitted(0.2, 1.0, 1, 0) < 0.06
-    assert made["brier"] < 0.01 < made["brier_of_base_rate"]
+    by_halt = Confidence.of(replace(CARD, calibration={FIELD: made}))
+    assert set(by_halt) == {"residual", "q", "unchanged"}
+    cases: list[tuple[Halt, float]] = [("residual", 1e-3), ("q", 1e-8)]
+    for halt, score in cases:
+        fitted = by_halt[halt]
+        assert 0.97 < fitted(score, 1.0, 1, 0, True) < 1
+        assert 0 < fitted(0.2, 1.0, 1, 0, False) < 0.06
+        assert made[halt]["brier"] < 0.01 < made[halt]["brier_of_base_rate"]
     assert json.loads(json.dumps(made)) == made
 
 
 @pytest.mark.parametrize("spurious", [0.3, 0.7])
 def test_claims_hold_on_puzzles_that_were_not_seen(spurious: float) -> None:
     """Where wrong trajectories settle too, the claims are lower, and as often right as claimed."""
-    table = fit_confidence(recording(400, 1, spurious), TOLERANCE)["reliability"]
+    table = fit_confidence(recording(400, 1, spurious), TOLERANCE)["residual"]["reliability"]
     assert sum(row["answers"] for row in table) == 400 * 8
     for row in table:
         if row["answers"] >= 200:
-            assert abs(row["claimed"] - row["found"]) < 0.08
+            assert abs(row["claimed"] - row["found"]) < 0.1
 
 
 def test_the_fit_is_the_most_likely_one() -> None:
     luck = np.random.default_rng(2)
-    values = luck.normal(size=(4000, 3))
-    odds = 0.5 + values @ np.array([-1.0, 0.7, 0.0])
+    values = luck.normal(size=(4000, 4))
+    odds = 0.5 + values @ np.array([-1.0, 0.7, 0.0, 0.3])
     right = luck.random(4000) < 1 / (1 + np.exp(-odds))
     found = fit(Answers(values, right, np.arange(4000)))
     assert found.intercept == pytest.approx(0.5, abs=0.12)
-    assert found.weights == pytest.approx((-1.0, 0.7, 0.0, 0.0, 0.0), abs=0.12)
+    assert found.weights == pytest.approx((-1.0, 0.7, 0.0, 0.3, 0.0, 0.0), abs=0.12)
     assert found.low == tuple(values.min(0))
 
 
 @pytest.mark.parametrize(("share", "claim"), [(1, 201 / 202), (0, 1 / 202)])
 def test_of_one_kind_alone_the_count_decides(share: int, claim: float) -> None:
-    values = np.random.default_rng(3).normal(size=(400, 3))
+    values = np.random.default_rng(3).normal(size=(400, 4))
     found = fit(Answers(values, np.full(400, bool(share)), np.arange(400) // 2))
-    assert found(0.1, 1.0, 1, 0) == pytest.approx(claim, abs=1e-6)
+    assert found(0.1, 1.0, 1, 0, True) == pytest.approx(claim, abs=1e-6)
 
 
 def test_a_table_counts_each_claim_once() -> None:
