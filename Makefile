@@ -5,15 +5,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+AUDIT := .venv-audit
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-library test-service lint format type bench proto
+.PHONY: help venv run test test-library test-service lint format type bench proto audit
 
 help:
 	@echo "make run     start the service here, solve one puzzle, stay up"
 	@echo "make test    lint, format check, types, import directions, tests"
-	@echo "make lint | type | format | bench | proto | venv"
+	@echo "make lint | type | format | bench | proto | audit | venv"
 
 venv: $(INSTALLED)
 
@@ -64,3 +65,12 @@ proto: venv
 	$(BIN)/buf lint
 	$(BIN)/buf format --write
 	$(BIN)/python proto/generate.py
+
+# Known vulnerabilities of the pinned versions. It asks pypi.org, and the answer changes by the day,
+# so it is no part of `make test`: `.ci/audit` is for every night and before a release.
+audit: $(AUDIT)/bin/pip-audit
+	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+
+$(AUDIT)/bin/pip-audit:
+	$(PYTHON) -m venv --clear $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --disable-pip-version-check --quiet pip-audit==2.10.1
