@@ -62,7 +62,14 @@ class FanOut:
         self._in_flight = 0
         self.workers = 0
         """Shards of a request that may run elsewhere at a time; 0 until all is measured."""
-        threading.Thread(target=self._watch, name="eqr-fanout", daemon=True).start()
+        self._stopping = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="eqr-fanout", daemon=True)
+        self._watcher.start()
+
+    def stop(self) -> None:
+        """Stop watching the cluster; to be called before this process leaves it."""
+        self._stopping.set()
+        self._watcher.join()
 
     def suits(self, request: SolveRequest) -> bool:
         """Whether a wave of `request` would be shared."""
@@ -137,7 +144,8 @@ class FanOut:
 
     def _watch(self) -> None:
         measured: Nodes | None = None
-        while True:
+        # Without Ray, asking for the nodes would join whatever cluster there is on the machine.
+        while not self._stopping.is_set() and ray.is_initialized():
             try:
                 nodes = other_nodes(self._settings)
                 if nodes.room and (measured is None or nodes.ids - measured.ids):
@@ -148,7 +156,7 @@ class FanOut:
             except Exception as error:  # the cluster changes under the probe; the next may do
                 self.workers = 0
                 _log.warning("fan-out is off for now: %s: %s", type(error).__name__, error)
-            time.sleep(WATCH_SECONDS)
+            self._stopping.wait(WATCH_SECONDS)
 
     def _measure(self) -> None:
         for name, card in self._engine.models.items():

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Iterable
 from time import monotonic
 from typing import cast
 
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from eqr_core.engine import waves
 from eqr_core.engine.answer import Answer, Progress, SolveRequest
@@ -124,7 +124,8 @@ class Wave:
                 part.open = False
 
     def _try_again(self, part: Part, error: Exception) -> None:
-        reason = str(error).strip().partition("\n")[0][:200]
+        lines = str(error).strip().splitlines() or [""]
+        reason = lines[-1 if isinstance(error, RayTaskError) else 0][:300]
         _log.warning("a shard's worker failed: %s: %s", type(error).__name__, reason)
         if part.tries < TRIES:
             self._places.count("retried")

@@ -7,12 +7,14 @@ first shard of a checkpoint fetches the weights.
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from eqr_core.engine.answer import Answer, Progress, SolveRequest
+from eqr_core.errors import EngineStopped
 
 if TYPE_CHECKING:
     from eqr_core.engine.engine import Engine
@@ -24,6 +26,7 @@ MAX_ENGINES = 4
 
 _engines: dict[str, Engine] = {}
 """Of this process, by `Packed.key`; the one used last stands last."""
+_preparing = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -88,12 +91,17 @@ def run_shard(order: ShardOrder, packed: Sequence[Any]) -> Iterator[Report]:
     Cancelling the task raises KeyboardInterrupt or GeneratorExit here, in the middle of anything.
     An engine that was left in the middle of a tick is not used again.
     """
+    preparing = threading.Thread(target=_prepare, args=(order, packed), daemon=True)
+    preparing.start()
+    preparing.join()
+    engine = _engines.pop(order.key, None)
+    if engine is None:
+        raise EngineStopped("the worker could not make an engine; its log says why")
     import torch
 
     from eqr_core.engine.runner import arithmetic
 
     torch.set_num_threads(order.threads)
-    engine = _engines.pop(order.key, None) or _unpack(order, packed)
     (card,) = engine.models.values()
     found = arithmetic(card.operator)
     if found == order.arithmetic:
@@ -121,6 +129,17 @@ def _solve(engine: Engine, order: ShardOrder) -> Iterator[Progress | Answer]:
             told = now
             yield progress
     yield answers[0]
+
+
+def _prepare(order: ShardOrder, packed: Sequence[Any]) -> None:
+    """See to it that there is an engine of that key.
+
+    In a thread of its own, which no cancellation reaches: an import of torch that is broken off
+    leaves a process in which it can never be imported again.
+    """
+    with _preparing:
+        if order.key not in _engines:
+            _engines[order.key] = _unpack(order, packed)
 
 
 def _unpack(order: ShardOrder, packed: Sequence[Any]) -> Engine:
