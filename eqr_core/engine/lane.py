@@ -14,6 +14,7 @@ from torch import Tensor
 from eqr_core.engine.answer import Answer, Progress, SolveRequest, TrajectoryResult
 from eqr_core.engine.confidence import Confidence
 from eqr_core.engine.halting import Halt
+from eqr_core.engine.memory import fitting_slots
 from eqr_core.engine.outputs import halting_outputs
 from eqr_core.engine.randomness import start_states
 from eqr_core.engine.runner import Row, Runner
@@ -50,6 +51,7 @@ class Lane:
         queue: int,
         compiled: bool,
     ) -> None:
+        slots = fitting_slots(operator, slots)
         self.scheduler = Scheduler(slots, queue)
         self._model = model
         self._operator = operator

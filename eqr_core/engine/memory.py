@@ -1,0 +1,76 @@
+"""How many slots fit in the memory that is left."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import torch
+
+from eqr_core.errors import EqrError
+from eqr_core.model.operator import Operator
+
+log = logging.getLogger(__name__)
+
+SHARE = 0.8
+"""Of the memory that is free, what slots may take; the rest is for the work on them."""
+GROUP = Path("/sys/fs/cgroup")
+VALUE_BYTES = 4
+
+
+def slot_bytes(operator: Operator) -> int:
+    """Bytes of one slot: its state and its input embedding, float32."""
+    values = torch.Size(operator.state_shape).numel()
+    return VALUE_BYTES * values * (operator.state_count + 1)
+
+
+def fitting_slots(operator: Operator, slots: int, free: int | None = None) -> int:
+    """`slots`, or as many as fit in `free` bytes, with a line of the log; None: what is free now.
+
+    A system that promises more memory than it has ends the process when the slots fill, long after
+    it has started; so they are counted before. EqrError where not even one fits.
+    """
+    free = free_memory() if free is None else free
+    each = slot_bytes(operator)
+    fit = int(SHARE * free) // each
+    if fit >= slots:
+        return slots
+    if fit < 1:
+        raise EqrError(
+            f"a slot of {operator.task.name} {operator.task.size} takes {each:,} bytes; "
+            f"only {free:,} are free"
+        )
+    log.warning(
+        "%d slots of %s %s would take %.1f GiB of the %.1f GiB that are free; there will be %d",
+        slots,
+        operator.task.name,
+        operator.task.size,
+        slots * each / 2**30,
+        free / 2**30,
+        fit,
+    )
+    return fit
+
+
+def free_memory() -> int:
+    """Bytes that this process can still take: the machine's, or its container's if fewer."""
+    free = _machine()
+    limit, used = _number(GROUP / "memory.max"), _number(GROUP / "memory.current")
+    return free if limit is None or used is None else max(0, min(free, limit - used))
+
+
+def _machine() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        available = next(line for line in lines if line.startswith("MemAvailable:"))
+        return int(available.split()[1]) * 1024
+    except (OSError, StopIteration, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # no control group of version 2, or no limit: "max"
+        return None
