@@ -54,7 +54,7 @@ def test_variables_are_settings_and_draining_is_not_cut_off(composed: dict[str, 
     host = re.fullmatch(r"redis://(\w+):6379/0", settings.store_url.get_secret_value())
     assert host is not None
     assert host[1] in composed["services"]
-    assert seconds(eqr["stop_grace_period"]) >= settings.drain_seconds + 15
+    assert seconds(eqr["stop_grace_period"]) >= settings.drain_seconds + 25
 
 
 def seconds(text: str) -> float:

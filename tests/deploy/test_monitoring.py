@@ -70,6 +70,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     assert answer.converged
     solver, ingress = SolverMetrics(), IngressMetrics()
     solver.observe(answer)
+    solver.count_shard("lost")
     ingress.reject("queue_full")
     parts = [
         ("solver", solver.collect(engine.stats)),
