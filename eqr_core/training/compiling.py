@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import torch
 
+from eqr_core.model.native.build import find_compiler
+
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
-
-COMPILERS = ("g++", "clang++", "c++")
 
 
 def can_compile() -> bool:
     """Whether there is a C++ compiler, which torch.compile needs on a CPU."""
-    named = os.environ.get("CXX")
-    return any(shutil.which(name) for name in ((named,) if named else COMPILERS))
+    return find_compiler() is not None
 
 
 def maybe_compiled(function: Callable[Given, Result], compiled: bool) -> Callable[Given, Result]:

@@ -346,12 +346,19 @@ def crowd(slots: int, requests: int, ticks: int) -> tuple[Scheduler, dict[str, S
     return scheduler, scripts
 
 
+def found(scheduler: Scheduler, name: str, count: int) -> list[Request]:
+    """The requests `name` 0, 1, …, all of which are there."""
+    requests = [scheduler.find(f"{name} {i}") for i in range(count)]
+    there = [request for request in requests if request is not None]
+    assert len(there) == count
+    return there
+
+
 @pytest.mark.parametrize("slots", [1, 2, 8])
 def test_a_short_request_waits_for_no_long_ones(slots: int) -> None:
     requests = 3 * slots
     scheduler, scripts = crowd(slots, requests, 4 * FRESH_STEPS * requests // slots)
-    long = [scheduler.find(f"long {i}") for i in range(requests)]
-    assert all(request is not None and request.nfe >= FRESH_STEPS for request in long)
+    assert all(request.nfe >= FRESH_STEPS for request in found(scheduler, "long", requests))
     for i in range(20):
         name = f"short {i}"
         scripts[name] = restless()
@@ -369,7 +376,7 @@ def test_a_short_request_waits_for_no_long_ones(slots: int) -> None:
 
 def test_long_requests_get_a_third_while_short_ones_come_and_go() -> None:
     scheduler, scripts = crowd(8, 8, 2 * FRESH_STEPS)
-    before = sum(scheduler.find(f"long {i}").nfe for i in range(8))  # type: ignore[union-attr]
+    before = sum(request.nfe for request in found(scheduler, "long", 8))
     short = 0
     for i in range(200):
         for j in range(2):
@@ -377,9 +384,7 @@ def test_long_requests_get_a_third_while_short_ones_come_and_go() -> None:
             scheduler.add(make(f"short {i} {j}", Budget(depth=4, breadth=1, stop="exhausted")))
         for _ in range(5):
             short += sum(request.nfe for request in tick(scheduler, scripts))
-    long = [scheduler.find(f"long {i}") for i in range(8)]
-    spent = [request.nfe for request in long if request is not None]
-    assert len(spent) == 8
+    spent = [request.nfe for request in found(scheduler, "long", 8)]
     assert sum(spent) - before >= 0.3 * (sum(spent) - before + short)
     assert min(spent) >= 0.3 * max(spent), "one of the long ones starves"
 
@@ -390,12 +395,12 @@ def test_who_lost_its_slot_is_the_first_to_get_one() -> None:
         scripts[name] = restless()
         scheduler.add(make(name, Budget(depth=depth, breadth=1, stop="exhausted")))
     tick(scheduler, scripts)
-    (out,) = (i for i in range(2) if not scheduler.find(f"long {i}").held)  # type: ignore[union-attr]
+    (out,) = (request.id for request in found(scheduler, "long", 2) if not request.held)
     while not (ended := tick(scheduler, scripts)):
         pass
     assert [request.id for request in ended] == ["short"]
     plan = scheduler.plan(0.0)
-    assert next(place.request.id for place in plan.place) == f"long {out}"
+    assert next(place.request.id for place in plan.place) == out
 
 
 @pytest.mark.parametrize("stop", ["converged", "verified"])

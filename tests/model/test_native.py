@@ -292,3 +292,76 @@ def test_a_broken_build_is_reported_with_the_compilers_words(
         assert build.library() is None
     assert "no such header" in caplog.text
     assert not list((tmp_path / "cache" / "eqr").iterdir())
+
+
+@needs_kernels
+def test_where_there_is_no_home_the_build_is_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(*_: object) -> None:
+        raise KeyError("uid not found")
+
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(build, "_library", build._Library())
+    assert build.library() is not None
+    assert [path.suffix for path in tmp_path.glob("eqr-*/*")] == [".so"]
+
+
+WITHOUT_PERMISSION = """
+import torch
+from eqr_core.model.native import build, single_step
+from eqr_core.model.native import single
+from eqr_core.model.operator import Operator
+from eqr_core.tasks import task_at
+from tests.model.test_native import CONFIG
+
+class Refused:
+    def eqr_tiles(self):
+        return 0
+
+    def __getattr__(self, name):
+        return getattr(build.library(), name)
+
+single.library = Refused
+torch.set_num_threads(2)
+operator = Operator(CONFIG, task_at("sudoku", 4, 4)).requires_grad_(False)
+step = single_step(operator)
+state = torch.randn(4, *operator.state_shape)
+residual, _ = step(state, torch.randn_like(state), range(4))
+assert residual.isfinite().all()
+"""
+
+
+@needs_kernels
+def test_a_process_that_may_not_use_tiles_touches_none() -> None:
+    """It would be killed: the permission is never asked for in this one."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PERMISSION],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@needs_kernels
+def test_another_thread_may_take_the_last_idle_room() -> None:
+    class Raced(list[Tensor]):
+        """Seen full, found empty."""
+
+        def __bool__(self) -> bool:
+            return True
+
+    operator = Operator(CONFIG, task_at("sudoku", 4, 4))
+    step = native.native_step(operator, torch.bfloat16)
+    assert step is not None
+    step._kernels._idle = Raced()
+    z, tokens, draws = problem(operator, 2)
+    (end,) = step.train((z.requires_grad_(),), tokens, draws)
+    end.float().sum().backward()  # type: ignore[no-untyped-call]
+    assert z.grad is not None

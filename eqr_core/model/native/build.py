@@ -7,6 +7,7 @@ and outlives torch's versions.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import hashlib
 import logging
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent
 COMPILERS = ("g++", "clang++", "c++")
+WORK = ("eqr_forward", "eqr_backward", "eqr_single_pack", "eqr_single_step")
+"""Functions that return 0 when they have done their work."""
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-pthread", "-w")
 
 
@@ -67,11 +70,20 @@ def _load() -> ctypes.CDLL:
     for name in ("eqr_workspace", "eqr_single_packed", "eqr_single_workspace"):
         getattr(loaded, name).restype = ctypes.c_int64
     loaded.eqr_single_name.restype = ctypes.c_char_p
+    for name in WORK:
+        getattr(loaded, name).errcheck = _check
     return loaded
 
 
+def _check(result: int, function: object, arguments: object) -> None:
+    if result:
+        raise MemoryError("native kernels: the system gave no more memory")
+
+
 def _built() -> Path:
-    compiler = _compiler()
+    compiler = find_compiler()
+    if compiler is None:
+        raise _Unavailable("there is no C++ compiler")
     name = f"units-{_key(compiler)}.so"
     for folder in _folders():
         path = folder / name
@@ -96,18 +108,17 @@ def _built() -> Path:
 
 def _folders() -> Iterator[Path]:
     """Where a build may be kept: the user's cache, else a folder of this process."""
-    yield Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "eqr"
+    with contextlib.suppress(RuntimeError):  # nobody's home
+        yield Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "eqr"
     own = Path(tempfile.mkdtemp(prefix="eqr-"))
     atexit.register(shutil.rmtree, own, ignore_errors=True)
     yield own
 
 
-def _compiler() -> str:
+def find_compiler() -> str | None:
+    """The C++ compiler, `CXX` if that is set; None where there is none."""
     named = os.environ.get("CXX")
-    for name in (named,) if named else COMPILERS:
-        if found := shutil.which(name):
-            return found
-    raise _Unavailable("there is no C++ compiler")
+    return next(filter(None, map(shutil.which, (named,) if named else COMPILERS)), None)
 
 
 def _key(compiler: str) -> str:

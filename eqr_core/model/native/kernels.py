@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -139,9 +140,10 @@ class Kernels:
     def _inputs(self, rows: int) -> Tensor:
         """Room for the inputs of a cycle's updates; used again, as fresh pages are dear."""
         shape = (rows, self._shape.updates, self._shape.padded, self._shape.hidden)
-        while self._idle:
-            if (idle := self._idle.pop()).shape == shape:
-                return idle
+        with contextlib.suppress(IndexError):  # another thread may take the last one
+            while True:
+                if (idle := self._idle.pop()).shape == shape:
+                    return idle
         return torch.empty(shape, dtype=torch.bfloat16)
 
     def _workspace(self, threads: int, backward: bool) -> Tensor:

@@ -33,13 +33,13 @@ const char* eqr_single_name(int64_t amx) { return amx ? "native-bf16x3" : "nativ
 
 // Bytes that the packed weights take, and that a call with so many threads works in. Both start at
 // a multiple of 64.
-int64_t eqr_single_packed(const Shape* s) {
+int64_t eqr_single_packed(const Shape* s) noexcept {
     Arena arena{nullptr};
     with_factors(*s, [&](auto f) { Packed<decltype(f)>(arena, *s); });
     return taken(arena);
 }
 
-int64_t eqr_single_workspace(const Shape* s, int64_t threads) {
+int64_t eqr_single_workspace(const Shape* s, int64_t threads) noexcept {
     Arena arena{nullptr};
     with_factors(*s, [&](auto f) {
         Arena nowhere{nullptr};
@@ -49,26 +49,29 @@ int64_t eqr_single_workspace(const Shape* s, int64_t threads) {
     return taken(arena);
 }
 
-void eqr_single_pack(const Shape* s, const Weights* weights, char* packed) {
-    Arena arena{packed};
-    with_factors(*s, [&](auto f) { Packed<decltype(f)>(arena, *s).fill(*s, *weights); });
+int eqr_single_pack(const Shape* s, const Weights* weights, char* packed) {
+    return guarded([&] {
+        Arena arena{packed};
+        with_factors(*s, [&](auto f) { Packed<decltype(f)>(arena, *s).fill(*s, *weights); });
+    });
 }
 
 // Row i of the call is row slots[i] of z and e [., candidates, C]; noise [rows, updates,
 // candidates, C] or null, residual [rows] and tokens [rows, cells] have a row for each of the call.
-void eqr_single_step(const Shape* s, char* packed, const ReadOut* read, int64_t rows,
-                     const int64_t* slots, float* z, const float* e, const float* noise,
-                     float* residual, uint8_t* tokens, char* workspace, int64_t threads) {
+int eqr_single_step(const Shape* s, char* packed, const ReadOut* read, int64_t rows,
+                    const int64_t* slots, float* z, const float* e, const float* noise,
+                    float* residual, uint8_t* tokens, char* workspace, int64_t threads) {
     const long size = s->candidates * s->hidden, cells = s->candidates / read->values;
-    with_factors(*s, [&](auto f) {
+    auto step = [&](auto f) {
         Arena held{packed}, arena{workspace};
         const Packed<decltype(f)> weights(held, *s);
         auto workers = crew(arena, *s, weights, threads);
-        share_out(threads, rows, [&](long t, long row) {
+        share_out(s->amx, threads, rows, [&](long t, long row) {
             const float* draws = noise ? noise + row * s->updates * size : nullptr;
             residual[row] = workers[t].run(z + slots[row] * size, e + slots[row] * size, draws,
                                            *read, tokens + row * cells);
         });
-    });
+    };
+    return guarded([&] { with_factors(*s, step); });
 }
 }

@@ -45,7 +45,7 @@ int eqr_tiles() {
 }
 
 // Bytes that a call with so many threads works in, at an address that is a multiple of 64.
-int64_t eqr_workspace(const Shape* s, int64_t threads, int64_t backward) {
+int64_t eqr_workspace(const Shape* s, int64_t threads, int64_t backward) noexcept {
     Arena arena{nullptr};
     const Layers layers(arena, *s);
     if (backward)
@@ -58,49 +58,53 @@ int64_t eqr_workspace(const Shape* s, int64_t threads, int64_t backward) {
 // z, end [rows, candidates, C]; inputs [rows, updates, padded, C], or null to keep nothing.
 // e [rows, candidates, C], or a table [embeddings, C] with kinds [rows, candidates].
 // noise [draws, candidates, C] or null: row b takes draw (first + b - i) mod draws in update i.
-void eqr_forward(const Shape* s, const Weights* weights, int64_t rows, const bf16* z, const bf16* e,
-                 const uint8_t* kinds, const bf16* noise, int64_t draws, int64_t first, bf16* end,
-                 bf16* inputs, char* workspace, int64_t threads) {
-    Arena arena{workspace};
-    const Layers layers(arena, *s);
-    layers.fill(*weights);
-    auto workers = crew<Forward>(arena, *s, layers, threads);
-    const long size = s->candidates * s->hidden, input = s->padded * s->hidden;
-    bf16* scratch = arena.take<bf16>(threads * input);
-    share_out(threads, rows, [&](long t, long row) {
-        auto draw = [&](long update) -> const bf16* {
-            if (!noise) return nullptr;
-            return noise + ((first + row - update) % draws + draws) % draws * size;
-        };
-        const Embedding embedding = kinds ? Embedding{e, kinds + row * s->candidates}
-                                          : Embedding{e + row * size, nullptr};
-        bf16* kept = inputs ? inputs + row * s->updates * input : scratch + t * input;
-        workers[t].run(z + row * size, embedding, draw, end + row * size, kept, inputs ? input : 0);
+int eqr_forward(const Shape* s, const Weights* weights, int64_t rows, const bf16* z, const bf16* e,
+                const uint8_t* kinds, const bf16* noise, int64_t draws, int64_t first, bf16* end,
+                bf16* inputs, char* workspace, int64_t threads) {
+    return guarded([&] {
+        Arena arena{workspace};
+        const Layers layers(arena, *s);
+        layers.fill(*weights);
+        auto workers = crew<Forward>(arena, *s, layers, threads);
+        const long size = s->candidates * s->hidden, input = s->padded * s->hidden;
+        bf16* scratch = arena.take<bf16>(threads * input);
+        share_out(s->amx, threads, rows, [&](long t, long row) {
+            auto draw = [&](long update) -> const bf16* {
+                if (!noise) return nullptr;
+                return noise + ((first + row - update) % draws + draws) % draws * size;
+            };
+            const Embedding embedding = kinds ? Embedding{e, kinds + row * s->candidates}
+                                              : Embedding{e + row * size, nullptr};
+            bf16* kept = inputs ? inputs + row * s->updates * input : scratch + t * input;
+            workers[t].run(z + row * size, embedding, draw, end + row * size, kept, inputs ? input : 0);
+        });
     });
 }
 
 // From the gradient of `end` and what forward kept to those of z (unless null), of the table of
 // embeddings and of the weights.
-void eqr_backward(const Shape* s, const Weights* weights, int64_t rows, const bf16* d_end,
-                  const uint8_t* kinds, const bf16* inputs, bf16* d_z, float* d_table, float* d_own,
-                  float* d_out, float* d_pooled, char* workspace, int64_t threads) {
-    Arena arena{workspace};
-    const Layers layers(arena, *s);
-    layers.fill(*weights);
-    auto workers = crew<Backward>(arena, *s, layers, threads);
-    for (const Backward& worker : workers) worker.clear();
-    const long c = s->hidden, h = s->inner, size = s->candidates * c, input = s->padded * c;
-    share_out(threads, rows, [&](long t, long row) {
-        workers[t].run(d_end + row * size, kinds + row * s->candidates,
-                       inputs + row * s->updates * input, input, d_z ? d_z + row * size : nullptr);
+int eqr_backward(const Shape* s, const Weights* weights, int64_t rows, const bf16* d_end,
+                 const uint8_t* kinds, const bf16* inputs, bf16* d_z, float* d_table, float* d_own,
+                 float* d_out, float* d_pooled, char* workspace, int64_t threads) {
+    return guarded([&] {
+        Arena arena{workspace};
+        const Layers layers(arena, *s);
+        layers.fill(*weights);
+        auto workers = crew<Backward>(arena, *s, layers, threads);
+        for (const Backward& worker : workers) worker.clear();
+        const long c = s->hidden, h = s->inner, size = s->candidates * c, input = s->padded * c;
+        share_out(s->amx, threads, rows, [&](long t, long row) {
+            workers[t].run(d_end + row * size, kinds + row * s->candidates,
+                           inputs + row * s->updates * input, input, d_z ? d_z + row * size : nullptr);
+        });
+        gather(d_own, workers, [](const Backward& b) { return b.d_own; }, c, h);
+        for (long k = 0; k < s->kinds; ++k) {
+            auto part = [=](const Backward& b) { return b.d_pooled + k * 2 * c * h; };
+            gather(d_pooled + k * 2 * c * h, workers, part, 2 * c, h);
+        }
+        // These are not transposed: of one long row, gather's transpose is the row itself.
+        gather(d_out, workers, [](const Backward& b) { return b.d_out; }, 1, c * h);
+        gather(d_table, workers, [](const Backward& b) { return b.d_table; }, 1, s->embeddings * c);
     });
-    gather(d_own, workers, [](const Backward& b) { return b.d_own; }, c, h);
-    for (long k = 0; k < s->kinds; ++k) {
-        auto part = [=](const Backward& b) { return b.d_pooled + k * 2 * c * h; };
-        gather(d_pooled + k * 2 * c * h, workers, part, 2 * c, h);
-    }
-    // These are not transposed: of one long row, gather's transpose is the row itself.
-    gather(d_out, workers, [](const Backward& b) { return b.d_out; }, 1, c * h);
-    gather(d_table, workers, [](const Backward& b) { return b.d_table; }, 1, s->embeddings * c);
 }
 }
