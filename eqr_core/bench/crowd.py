@@ -14,11 +14,10 @@ from eqr_core.bench.workload import Workload
 from eqr_core.engine.answer import Answer, SolveRequest
 from eqr_core.engine.budget import MAX_DEPTH, Budget
 from eqr_core.engine.engine import Engine
+from eqr_core.engine.turns import FRESH_STEPS
 
 EASY = 20
 """Different easy puzzles: those that take the fewest outer steps."""
-SETTLED_STEPS = 40
-"""Outer steps after which every hard trajectory counts as running."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ def measure_arrivals(
 ) -> tuple[Arrivals, Arrivals]:
     """`count` easy puzzles one after the other, alone and while `hard` trajectories run.
 
-    The hard ones never end and are shared out evenly among `requests`; every one has run for a
-    while before the first easy puzzle arrives. Each arrives at a random moment within a tick.
+    The hard ones never end and are shared out evenly among `requests`; none of these is fresh any
+    more when the first easy puzzle arrives. Each arrives at a random moment within a tick.
     """
     name = workload.card.name
     ranked = _easiest(workload)
@@ -71,7 +70,7 @@ def measure_arrivals(
     for i in range(requests):
         puzzle = workload.puzzles[ranked[-1 - i % (len(ranked) // 2)]]
         engine.submit(SolveRequest(puzzle.task, puzzle.grid, name, endless, seed=i, id=f"hard {i}"))
-    while engine.stats.outer_steps < SETTLED_STEPS * hard:
+    while not all(_settled(engine, f"hard {i}", hard // requests) for i in range(requests)):
         engine.step()
     crowded = arrive()
     for i in range(requests):
@@ -115,6 +114,13 @@ def _easiest(workload: Workload) -> list[int]:
     """Numbers of the puzzles, those of the fewest iterations first."""
     run = run_adaptive(workload, Budget(64, 1), 64, 64)
     return sorted(range(len(run.answers)), key=lambda i: run.answers[i].iterations)
+
+
+def _settled(engine: Engine, request_id: str, breadth: int) -> bool:
+    """Whether the request has surely spent what a fresh one may."""
+    progress = engine.progress(request_id)
+    width = min(breadth, engine.slots)
+    return progress is not None and progress.iteration > 1 + FRESH_STEPS / width
 
 
 def _summary(seconds: Sequence[float], hard: int, requests: int) -> Arrivals:

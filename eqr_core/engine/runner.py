@@ -6,10 +6,12 @@ stand, each by itself, and needs no more; docs/performance.md says when there is
 Without it torch computes. Every operator treats the rows of a batch independently, but a matrix
 library may round differently at another batch size. So rows are computed in groups of a few fixed
 sizes, and a size is used only where this machine's arithmetic was seen to agree with single rows,
-bit for bit. Large states run one row at a time
-anyway: on a CPU a group that outgrows the cache is slower (measured: 9×9, hidden 64, one
-thread: 75 rows/s singly, 45 in a batch of 64). Compiled steps always take one row: compiling
-takes seconds a size, and a group is no faster (measured: 297 rows/s singly, 304 in eights).
+bit for bit; that is tried when a size is first needed. Where most of the time goes through memory
+a group that outgrows the cache is slower (measured: `units` 9×9, hidden 64, one thread: 75 rows/s
+singly, 45 in a batch of 64); where it goes into products of matrices, whose weights a group reads
+once, it is faster (measured: the paper's operator at hidden 512, of the GEMM peak: 47 % singly,
+66 % in eights, 53 % in sixteens). Compiled steps always take one row: compiling takes seconds a
+size, and a group is no faster (measured: 297 rows/s singly, 304 in eights).
 Idle slots are never gathered, so whatever they hold, NaN included, reaches nobody.
 """
 
@@ -23,15 +25,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from eqr_core.engine.compiling import CompiledStep
 from eqr_core.engine.randomness import path_noise
 from eqr_core.engine.slots import SlotPool
 from eqr_core.model.config import OperatorConfig
 from eqr_core.model.native import SingleStep, single_arithmetic, single_step
-from eqr_core.model.operator import Noise, Operator, residual
+from eqr_core.model.operator import Noise, Operator, State, residual
 
 GROUP_SIZES = (16, 8, 4, 2)
 GROUP_VALUES = 65_536
 """State values in one group at most, so that its tensors stay in cache."""
+MATRIX_MIXERS, MATRIX_GROUP_VALUES = ("token", "attention"), 400_000
+"""The same where products of matrices take most of the time."""
 THREAD_ROWS = 4
 """Rows that a thread of native code steps in one call, after which a deadline is looked at."""
 
@@ -71,9 +76,13 @@ class Runner:
             threads = torch.get_num_threads()
             self.group_sizes = tuple(range(THREAD_ROWS * threads, 0, -1))
         elif compiled:
-            self._outer_step = torch.compile(operator.outer_step, dynamic=False)
+            self._outer_step = CompiledStep(operator)
         else:
-            self.group_sizes = (*_agreeing_sizes(operator), 1)
+            values = torch.Size(operator.state_shape).numel()
+            matrices = operator.config.mixer in MATRIX_MIXERS
+            most = MATRIX_GROUP_VALUES if matrices else GROUP_VALUES
+            self.group_sizes = (*(size for size in GROUP_SIZES if size * values <= most), 1)
+        self._agrees = {size: True for size in self.group_sizes if self._native or size == 1}
 
     @torch.inference_mode()
     def run(self, rows: Sequence[Row], until: float = math.inf) -> dict[int, tuple[float, bytes]]:
@@ -90,11 +99,17 @@ class Runner:
             while start < len(kind):
                 if results and time.monotonic() >= until:
                     return results
-                size = next(s for s in self.group_sizes if s <= len(kind) - start)
+                left = len(kind) - start
+                size = next(s for s in self.group_sizes if s <= left and self._may_group(s))
                 group = kind[start : start + size]
                 start += size
                 results.update(zip((row.slot for row in group), self._step(group), strict=True))
         return results
+
+    def _may_group(self, size: int) -> bool:
+        if size not in self._agrees:
+            self._agrees[size] = _agrees(self._operator, size)
+        return self._agrees[size]
 
     def _step(self, group: Sequence[Row]) -> list[tuple[float, bytes]]:
         if self._native:
@@ -138,27 +153,27 @@ class Runner:
 
 
 @torch.inference_mode()
-def _agreeing_sizes(operator: Operator) -> tuple[int, ...]:
-    values = torch.Size(operator.state_shape).numel()
-    sizes = [size for size in GROUP_SIZES if size * values <= GROUP_VALUES]
-    if not sizes:
-        return ()
+def _agrees(operator: Operator, size: int) -> bool:
+    """Whether a group of `size` rows has the bits of single rows, on this machine."""
     generator = torch.Generator().manual_seed(0)
-    shape = (sizes[0], *operator.state_shape)
+    shape = (size, *operator.state_shape)
     state = tuple(torch.randn(shape, generator=generator) for _ in range(operator.state_count))
     embedding = torch.randn(shape, generator=generator)
 
-    def steps(size: int) -> tuple[Tensor, ...]:
-        parts: list[tuple[Tensor, ...]] = []
-        for i in range(0, sizes[0], size):
-            old = tuple(rows[i : i + size] for rows in state)
-            new = operator.outer_step(old, embedding[i : i + size])
-            parts.append((*new, residual(new, old), operator.read(new)[0]))
-        return tuple(torch.cat(rows) for rows in zip(*parts, strict=True))
+    def results(rows: slice) -> tuple[Tensor, ...]:
+        old = tuple(part[rows] for part in state)
+        new = _updated(operator, old, embedding[rows])
+        return (*new, residual(new, old), operator.read(new)[0])
 
-    single = steps(1)
-    return tuple(
-        size
-        for size in sizes
-        if all(torch.equal(a, b) for a, b in zip(steps(size), single, strict=True))
-    )
+    single = zip(*(results(slice(i, i + 1)) for i in range(size)), strict=True)
+    together = results(slice(0, size))
+    return all(torch.equal(torch.cat(a), b) for a, b in zip(single, together, strict=True))
+
+
+def _updated(operator: Operator, state: State, e: Tensor) -> State:
+    """One update of each state: all that an outer step repeats, in the same shapes."""
+    if operator.config.states == "none":
+        return operator.outer_step(state, e)
+    *uppers, lower = state
+    lower = operator.level(lower, uppers[0] + e if uppers else e)
+    return (operator.level(uppers[0], lower, upper=True), lower) if uppers else (lower,)
