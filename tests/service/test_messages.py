@@ -108,7 +108,14 @@ def test_every_field_arrives() -> None:
         task="sudoku",
         model="one",
         budget=pb.Budget(
-            depth=3, breadth=4, nfe=7, deadline_ms=9.5, tolerance=0.25, stop=pb.STOP_EXHAUSTED
+            depth=3,
+            breadth=4,
+            nfe=7,
+            deadline_ms=9.5,
+            tolerance=0.25,
+            stop=pb.STOP_EXHAUSTED,
+            halt=pb.HALT_RESIDUAL,
+            patience=2,
         ),
         seed=2**64 - 1,
         noise=0.5,
@@ -129,6 +136,8 @@ def test_every_field_arrives() -> None:
             "deadline_ms": 9.5,
             "tolerance": 0.25,
             "stop": "exhausted",
+            "halt": "residual",
+            "patience": 2,
         },
         "seed": 2**64 - 1,
         "noise": 0.5,
@@ -157,6 +166,7 @@ def test_a_limit_of_zero_is_given_and_not_the_default(name: str) -> None:
         ({"include": [1, 2, 1]}, "#/include", "invalid_request"),
         ({"task": "x" * 65}, "#/task", "invalid_request"),
         ({"budget": pb.Budget(stop=9)}, "#/budget/stop", "invalid_budget"),  # type: ignore[arg-type]
+        ({"budget": pb.Budget(halt=9)}, "#/budget/halt", "invalid_budget"),  # type: ignore[arg-type]
         ({"budget": pb.Budget(tolerance=math.inf)}, "#/budget/tolerance", "invalid_budget"),
     ],
 )
