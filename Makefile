@@ -9,12 +9,12 @@ AUDIT := .venv-audit
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-library test-service lint format type bench proto audit
+.PHONY: help venv run test test-library test-service lint format type bench fuzz proto audit
 
 help:
 	@echo "make run     start the service here, solve one puzzle, stay up"
 	@echo "make test    lint, format check, types, import directions, tests"
-	@echo "make lint | type | format | bench | proto | audit | venv"
+	@echo "make lint | type | format | bench | fuzz | proto | audit | venv"
 
 venv: $(INSTALLED)
 
@@ -59,6 +59,10 @@ format: venv
 
 bench: venv
 	$(BIN)/python -m eqr_core.cli bench engine
+
+# Ten thousand generated requests over REST and as many mutated messages over gRPC.
+fuzz: venv
+	$(BIN)/python -m benchmarks.fuzz
 
 # The stubs are committed; a test holds them to proto/eqr/v1/solver.proto.
 proto: venv

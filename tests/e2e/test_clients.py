@@ -126,7 +126,7 @@ def test_errors_are_the_same_both_ways(client: EqrClient) -> None:
         (FOUR, {"budget": {"depth": "9"}}, "invalid_budget", {"#/budget/depth"}),
     ):
         with pytest.raises(InvalidInput) as caught:
-            client.solve(grid, **options)  # type: ignore[arg-type]
+            client.solve(grid, **options)
         error = caught.value
         assert (error.code, error.status) == (code, 422), error
         assert {one.pointer for one in error.errors} == pointers

@@ -109,7 +109,7 @@ def http(flaky: Flaky) -> Iterator[str]:
 
 @pytest.fixture
 def rpc(flaky: Flaky) -> Iterator[str]:
-    class Servicer(SolverServicer):  # type: ignore[misc]
+    class Servicer(SolverServicer):
         def SubmitJob(self, request: Any, context: Any) -> Any:  # noqa: N802
             made_id = dict(context.invocation_metadata())["x-request-id"]
             end = flaky.next(request.idempotency_key, made_id)
