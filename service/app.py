@@ -112,8 +112,8 @@ def _deployment(kind: Any, stop_seconds: float, **options: Any) -> serve.Deploym
 def _number_of_solvers(settings: Settings) -> dict[str, Any]:
     if settings.most_replicas == settings.replicas:
         return {"num_replicas": settings.replicas}
-    policy = AutoscalingPolicy(
-        policy_function=BacklogPolicy, policy_kwargs={"seconds": settings.backlog_seconds}
+    policy = AutoscalingPolicy.model_validate(
+        {"policy_function": BacklogPolicy, "policy_kwargs": {"seconds": settings.backlog_seconds}}
     )
     return {
         "autoscaling_config": AutoscalingConfig(

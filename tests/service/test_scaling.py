@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from ray import cloudpickle
 from ray.serve.config import AutoscalingContext
 
 from eqr_core.engine.budget import Budget
@@ -20,21 +21,23 @@ from service.settings import Settings, SettingsError
 
 BUDGET = Budget(depth=64, breadth=16)
 
+CONTROLLER = """
+import sys
+from ray import cloudpickle
+policy = cloudpickle.load(sys.stdin.buffer)
+print(policy(10.0)._wanted(1, [35_000], [1.0], [1000.0]), "service.scaling" in sys.modules)
+"""
+
 
 def wanted(running: int, *reports: dict[str, float], seconds: float = 10.0) -> float:
     """What the policy wants, from Serve's own context."""
-    kept = dict.fromkeys(inspect.signature(AutoscalingContext).parameters)
-    names = ("nfe", "busy", "nfe_per_second")
-    context = AutoscalingContext(
-        **{
-            **kept,
-            "current_num_replicas": running,
-            "aggregated_metrics": {
-                name: {index: report[name] for index, report in enumerate(reports)}
-                for name in (names if reports else ())
-            },
-        }
-    )
+    fields: dict[str, Any] = dict.fromkeys(inspect.signature(AutoscalingContext).parameters)
+    fields["current_num_replicas"] = running
+    fields["aggregated_metrics"] = {
+        name: {index: report[name] for index, report in enumerate(reports)}
+        for name in (("nfe", "busy", "nfe_per_second") if reports else ())
+    }
+    context = AutoscalingContext(**fields)
     count, state = BacklogPolicy(seconds)(context)
     assert state == {}
     return count
@@ -69,12 +72,14 @@ def test_the_policy_reaches_a_controller_that_has_no_service() -> None:
     source = inspect.getsource(scaling)
     assert "import service" not in source
     assert "from service" not in source
-    cloudpickle.register_pickle_by_value(scaling)
-    try:
-        there = cloudpickle.loads(cloudpickle.dumps(BacklogPolicy))
-    finally:
-        cloudpickle.unregister_pickle_by_value(scaling)
-    assert there(10.0)._wanted(1, [35_000], [1.0], [1000.0]) == 3.5
+    scaled = deployments(max_replicas=2)["Solver"]._deployment_config.autoscaling_config
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", CONTROLLER],
+        input=scaled.policy.get_serialized_policy_def(),
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().split() == ["3.5", "False"]
 
 
 def test_a_solver_reports_what_it_has_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
