@@ -19,6 +19,7 @@ from eqr_core.data.puzzles import PuzzleRow, write_puzzles
 from eqr_core.engine.answer import Answer, SolveRequest
 from eqr_core.engine.budget import Budget
 from eqr_core.engine.engine import Engine
+from eqr_core.engine.halting import Halt
 from eqr_core.errors import BudgetError, DataError, EqrError, ModelError
 from eqr_core.evaluation.evaluate import evaluate
 from eqr_core.evaluation.part import Part
@@ -93,14 +94,23 @@ def test_counts_by_source_and_rating(model: Path, rows: list[PuzzleRow]) -> None
 
 
 @pytest.mark.parametrize(
-    ("selection", "noise", "nfe"),
-    [("residual", 0.0, None), ("majority", 0.0, 40), ("residual", 0.02, None)],
+    ("selection", "noise", "nfe", "halt"),
+    [
+        ("residual", 0.0, None, "residual"),
+        ("majority", 0.0, 40, "residual"),
+        ("residual", 0.02, None, "residual"),
+        ("residual", 0.0, None, "unchanged"),
+        ("residual", 0.0, None, "q"),
+    ],
 )
 def test_every_cell_is_what_the_engine_answers_under_that_budget_alone(
-    model: Path, rows: list[PuzzleRow], selection: Any, noise: float, nfe: int | None
+    model: Path, rows: list[PuzzleRow], selection: Any, noise: float, nfe: int | None, halt: Halt
 ) -> None:
     """Fixed and adaptive, whatever the other cells; NFE as with a slot for each trajectory."""
-    sweep = Sweep((2, 6, 24), (1, 7), ("exhausted", "converged", "verified"), nfe)
+    if halt == "q":
+        weights, card = load_checkpoint(model)
+        save_checkpoint(model, {**weights, "q_head.bias": torch.ones(1)}, card)
+    sweep = Sweep((2, 6, 24), (1, 7), ("exhausted", "converged", "verified"), nfe, halt=halt)
     found = evaluate(model, rows, sweep, seed=11, noise=noise, selection=selection)
     puzzles = parse_rows(rows)
     engine = Engine([model], slots=256)
