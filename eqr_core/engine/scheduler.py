@@ -1,8 +1,10 @@
 """Who gets which slot. Pure Python; the clock and the outer steps come from outside.
 
-Slots go one at a time to the request with the lowest (priority, slots held, outer steps spent,
-deadline, arrival), so breadth is shared evenly within a priority: new requests are admitted by
-deadline and arrival, and a request that frees its slot stands behind those that have had less.
+Slots go one at a time to the request with the lowest (priority, slots held, outer steps spent
+beyond its share, deadline, arrival), so breadth is shared evenly within a priority: new requests
+are admitted by deadline and arrival, and a request that frees its slot stands behind those that
+have had less. Its share is what it would have had if all that were there had had the same. It grows
+while a request waits, so that new ones, however many come, do not keep an old one out.
 A request that holds nothing takes a slot from the one that holds the most, least urgent first,
 if that one keeps another: the trajectory there is parked and goes on later, unchanged. So nobody
 waits for a breadth that is not more urgent, only for requests, when there are more of them than
@@ -67,6 +69,8 @@ class Scheduler:
         self._requests: dict[str, Request] = {}
         self._ended: list[Request] = []
         self._arrivals = 0
+        self._share = 0.0
+        """Outer steps that a request here from the beginning would have had as its share."""
         self._seats: dict[int, tuple[Placement, int]] = {}
         """By slot, who has had it longest first, with the NFE of its request then."""
         self._turned_out: set[str] = set()
@@ -101,7 +105,7 @@ class Scheduler:
                 f"{self.active} requests are there already, {self.waiting} of them waiting; "
                 "try again later"
             )
-        request.arrival = self._arrivals
+        request.arrival, request.share_before = self._arrivals, self._share
         self._arrivals += 1
         self._requests[request.id] = request
 
@@ -139,8 +143,10 @@ class Scheduler:
         step is longest ago.
         """
         touched: dict[str, Request] = {}
+        each = 1 / max(1, self.active)
         for placement, residual, prediction in steps:
             self._turns.count(placement.request)
+            self._share += each
             self._busy[placement.slot] = self._busy.pop(placement.slot)
             waves.record_step(placement.request, placement.trajectory, residual, prediction)
             touched[placement.request.id] = placement.request
@@ -226,9 +232,10 @@ class Scheduler:
         pending = request.pending or _first_wave(request)
         return self._occupy(plan, request, pending[0])
 
-    def _rank(self, request: Request, held: int) -> tuple[int, int, int, float, int]:
+    def _rank(self, request: Request, held: int) -> tuple[int, int, float, float, int]:
         turned_out = request.id in self._turned_out
-        place = (-1, 0) if turned_out else (held, request.nfe)
+        beyond = max(0.0, request.nfe - (self._share - request.share_before))
+        place = (-1, 0.0) if turned_out else (held, beyond)
         return (request.priority, *place, request.deadline, request.arrival)
 
     def _occupy(self, plan: Plan, request: Request, trajectory: Trajectory) -> Placement:

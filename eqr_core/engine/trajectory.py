@@ -80,6 +80,8 @@ class Request:
     keep_history: bool = False
     shard: Shard | None = None
     arrival: int = 0
+    share_before: float = 0.0
+    """The scheduler's count of a request's share when this one came."""
     trajectories: list[Trajectory] = field(default_factory=list)
     wave: list[Trajectory] = field(default_factory=list)
     """The trajectories that started together last; `trajectories` ends with them."""

@@ -509,3 +509,25 @@ def test_the_same_id_twice() -> None:
     scheduler.add(make("r", Budget()))
     with pytest.raises(EqrError, match="'r'"):
         scheduler.add(make("r", Budget()))
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize("stop", ["converged", "exhausted"])
+def test_a_wide_request_comes_to_its_end_under_lasting_overload(slots: int, stop: Stop) -> None:
+    """However many new ones come: who waits is soon owed more than those who come later."""
+    scheduler = Scheduler(slots=slots, queue=20)
+    wide = make("wide", Budget(depth=12, breadth=8, stop=stop))
+    scripts = {"wide": restless()}
+    scheduler.add(wide)
+    ended = 0
+    for number in range(4000):
+        while scheduler.waiting < 2 * slots:
+            name = f"n{len(scripts)}"
+            scripts[name] = restless()
+            scheduler.add(make(name, Budget(depth=4, breadth=1, stop="exhausted")))
+        ended += len(tick(scheduler, scripts, float(number)))
+        if wide.finish_reason is not None:
+            break
+    assert wide.finish_reason == "exhausted"
+    assert wide.nfe == 12 * 8
+    assert ended > 8, "the others were kept out"
