@@ -25,6 +25,7 @@ from eqr_core.cli.train import choose, conclude
 from eqr_core.cli.train import train as train_here
 from eqr_core.engine.budget import Budget
 from service.bench.command import serve as bench_serve
+from service.bench.servers import servers as bench_servers
 from service.extras import MissingExtra
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ REPLACED = ("solve", "train")
 app.registered_commands += [one for one in library.registered_commands if one.name not in REPLACED]
 app.registered_groups += library.registered_groups
 bench.command("serve")(bench_serve)
+bench.command("servers")(bench_servers)
 
 
 @app.command("solve")
