@@ -144,6 +144,7 @@ class FanOut:
 
     def _watch(self) -> None:
         measured: Nodes | None = None
+        told = ""
         # Without Ray, asking for the nodes would join whatever cluster there is on the machine.
         while not self._stopping.is_set() and ray.is_initialized():
             try:
@@ -155,7 +156,8 @@ class FanOut:
                 self.workers = min(self._settings.fanout_workers, nodes.room, free)
             except Exception as error:  # the cluster changes under the probe; the next may do
                 self.workers = 0
-                _log.warning("fan-out is off for now: %s: %s", type(error).__name__, error)
+                if told != (told := f"{type(error).__name__}: {error}"):
+                    _log.warning("fan-out is off for now: %s", told)
             self._stopping.wait(WATCH_SECONDS)
 
     def _measure(self) -> None:

@@ -45,6 +45,8 @@ class Part:
     tries: int = 0
     begun: bool = False
     """Whether a worker has taken it."""
+    since: float = 0.0
+    """When this try began, on `monotonic`'s clock."""
     open: bool = True
     """Whether something is still to come."""
     progress: Progress | None = None

@@ -25,6 +25,12 @@ from service.fanout_worker import Began, Unlike
 TRIES = 3
 """Workers that a shard is given, one after another, before it counts as lost."""
 
+RETRY_SECONDS = 10.0
+"""A shard that has failed waits so long for another worker before it is run here: it may be what
+killed the first, and there may be no other."""
+
+WAKE_SECONDS = 1.0
+
 DEADLINE_GRACE_SECONDS = 0.5
 """Every shard keeps the deadline itself; so much later nobody waits for the workers' answers."""
 
@@ -81,15 +87,20 @@ class Wave:
     def _start(self, part: Part) -> None:
         part.tries += 1
         part.begun, part.open, part.progress = False, True, None
+        part.since = monotonic()
         patient = part is not self._parts[0] or self._request.nfe > 0
         part.task = asyncio.create_task(follow(part, self._places, patient, self._events))
 
     async def _next(self) -> bool:
         """Take in one event; False when the deadline is long over."""
+        left = self._end + DEADLINE_GRACE_SECONDS - monotonic()
         try:
-            async with asyncio.timeout(max(0.0, self._end + DEADLINE_GRACE_SECONDS - monotonic())):
+            async with asyncio.timeout(min(max(0.0, left), WAKE_SECONDS)):
                 part, run, event = await self._events.get()
         except TimeoutError:
+            if left > WAKE_SECONDS:
+                self._take_back()
+                return True
             for part in self._parts:
                 if part.open and part.away and part.begun:
                     self._lose(part)
@@ -171,10 +182,12 @@ class Wave:
         """Whoever waits for a worker while nothing runs here runs here."""
         if any(part.open and not part.away for part in self._parts):
             return
-        part = next((p for p in self._parts if p.open and p.away and not p.begun), None)
-        if part is not None:
-            self._places.count("taken_back")
-            self._move_here(part)
+        for part in self._parts:
+            fresh = part.tries == 1 or monotonic() - part.since >= RETRY_SECONDS
+            if part.open and part.away and not part.begun and fresh:
+                self._places.count("taken_back")
+                self._move_here(part)
+                return
 
     def _move_here(self, part: Part) -> None:
         self._stop(part)

@@ -345,3 +345,24 @@ def test_who_goes_away_leaves_nothing_running(engines: list[AsyncEngine]) -> Non
     while any(one.engine.stats.requests_active for one in engines):
         assert time.monotonic() < end, "an engine still works"
         time.sleep(0.01)
+
+
+def test_a_shard_that_failed_runs_here_when_no_other_worker_comes(
+    engines: list[AsyncEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.fanout_wave.RETRY_SECONDS", 0.5)
+    monkeypatch.setattr("service.fanout_wave.WAKE_SECONDS", 0.1)
+    workers = Workers(engines, well)
+    tries: Counter[str] = Counter()
+
+    async def away(asked: SolveRequest) -> Reports:
+        shard = asked.id.partition(".")[0]
+        tries[shard] += 1
+        if tries[shard] > 1:
+            await asyncio.Event().wait()
+        yield Began()
+        raise WorkerCrashedError
+
+    workers._away = away  # type: ignore[method-assign]
+    assert_same(solve(BASE, workers), alone(BASE))
+    assert workers.counted == {"retried": 2, "taken_back": 2}
