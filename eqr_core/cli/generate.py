@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -16,6 +16,7 @@ from eqr_core.errors import DataError
 
 if TYPE_CHECKING:
     from eqr_core.data.puzzles import PuzzleRow
+    from eqr_core.data.units import Source
 
 generate = typer.Typer(help="Make puzzle files.", no_args_is_help=False)
 
@@ -55,11 +56,53 @@ def sudoku(
 
     Ctrl-C ends with a shorter file: the first puzzles of what the whole command makes.
     """
-    from eqr_core.data.stream import Wanted, first_rows
+    from eqr_core.data.stream import Wanted
     from eqr_core.tasks.sudoku_parser import sudoku_at
 
     box = sudoku_at(size, size).box
     wanted = Wanted(size, box, seed, _clues(clues), min_rating, max_rating)
+    _generate(out, wanted, count, workers)
+
+
+@generate.command("maze")
+def maze(
+    out: Out,
+    rows: Annotated[int, typer.Option(help="Rows of cells, walls included.")] = 30,
+    columns: Annotated[
+        int | None, typer.Option(help="Columns of cells; as many as rows, unless given.")
+    ] = None,
+    kind: Annotated[
+        str, typer.Option(help="perfect: a tree of corridors; walls: cells walled at random.")
+    ] = "perfect",
+    count: Annotated[int, typer.Option(help="Mazes.", min=1)] = 100,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same mazes.")] = 0,
+    min_path: Annotated[
+        int | None, typer.Option(help="Fewest steps from S to G; else half of the longer side.")
+    ] = None,
+    max_path: Annotated[
+        int | None,
+        typer.Option(
+            help="Most steps; else a sixth of the cells in a perfect maze, two thirds of both "
+            "sides in the other kind."
+        ),
+    ] = None,
+    workers: Workers = 1,
+) -> None:
+    """Generate different mazes, each with one shortest path; all lengths are as frequent.
+
+    --rows 30 --min-path 100 --max-path 140 makes what the paper calls Maze-Unique. Ctrl-C ends
+    with a shorter file: the first mazes of what the whole command makes.
+    """
+    from eqr_core.data.mazes import WantedMazes
+
+    columns = rows if columns is None else columns
+    wanted = WantedMazes(rows, columns, cast(Any, kind), seed, min_path, max_path)
+    _generate(out, wanted, count, workers)
+
+
+def _generate(out: Path, wanted: Source, count: int, workers: int) -> None:
+    from eqr_core.data.units import first_rows
+
     with progress("puzzles", note=True) as bar:
         shown = bar.add_task("generate", total=count, note="")
         rows = first_rows(wanted, count, workers)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from eqr_core.data.equivalence import MANY_GRIDS, digits, grid_keys, puzzle_keys
-from eqr_core.data.lanes import search
-from eqr_core.data.packed import SIZES, PackedPuzzles, faults, join, load, pack
-from eqr_core.data.puzzles import PuzzleRow, read_chunks
+from eqr_core.data.equivalence import MANY_GRIDS, grid_keys, puzzle_keys
+from eqr_core.data.forms import form_of
+from eqr_core.data.packed import PackedPuzzles, faults, join, load, pack, usual_task
+from eqr_core.data.puzzles import read_chunks
 from eqr_core.errors import DataError
 
 SEARCH_ROWS = 4096
 """Puzzles searched together."""
-
-MOST_GUESSES = 20_000
-"""Guesses after which a search for a second solution is given up; 16×16 puzzles come near."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +25,13 @@ class FileReport:
     path: str
     rows: int
     malformed: int
-    """No solved Sudoku: a wrong length, a wrong character, an answer that breaks the rules or
+    """No solved puzzle: a wrong length, a wrong character, an answer that breaks the rules or
     contradicts a clue. These rows are left out of all other counts."""
     first_malformed: str
     """The first of them, with its line."""
     several_solutions: int
     undecided: int
-    """So hard that the search for a second solution was given up."""
+    """So hard that the search for a second solution was given up, or of a task that has none."""
     duplicates: int
     """The question stands in an earlier row already."""
     equivalents: int | None
@@ -78,12 +75,12 @@ def check_file(
     several = undecided = duplicates = 0
     equivalents: int | None = 0
     if puzzles is not None:
-        question = digits(puzzles.question)
+        form = form_of(puzzles.task.name)
         for start in range(0, len(puzzles), SEARCH_ROWS):
-            part = question[start : start + SEARCH_ROWS]
-            found = search(puzzles.box, part, 2, MOST_GUESSES)
-            several += int((found.count > 1).sum())
-            undecided += int((~found.complete & (found.count < 2)).sum())
+            part = puzzles.question[start : start + SEARCH_ROWS]
+            found = form.several(puzzles.task, part)
+            several += 0 if found is None else int(found[0].sum())
+            undecided += len(part) if found is None else int(found[1].sum())
             report(len(part))
         different = len(np.unique(puzzles.question, axis=0))
         duplicates = len(puzzles) - different
@@ -98,7 +95,7 @@ def check_file(
 def check_pair(first: PackedPuzzles, second: PackedPuzzles) -> PairReport:
     """How much of `second` is in `first`. Puzzles of different sizes share nothing."""
     many = second.cells >= MANY_GRIDS
-    if first.cells != second.cells:
+    if first.task != second.task:
         return PairReport(0, 0, 0, many)
     known = {row.tobytes() for row in first.question}
     duplicates = sum(row.tobytes() in known for row in second.question)
@@ -114,10 +111,11 @@ def _read(path: Path) -> tuple[PackedPuzzles | None, int, int, str]:
     if path.suffix == ".npz":
         puzzles = load(path)
         return puzzles, len(puzzles), 0, ""
-    parts, read, malformed, first, cells = [], 0, 0, "", 0
+    parts: list[PackedPuzzles] = []
+    read, malformed, first, task = 0, 0, "", None
     for rows in read_chunks(path):
-        cells = cells or _usual_cells(rows)
-        bad = dict(faults(rows, cells))
+        task = task or usual_task(rows)
+        bad = dict(faults(rows, task))
         if bad and not malformed:
             number, fault = next(iter(bad.items()))
             first = f"line {read + number + 2}: {fault}"
@@ -128,8 +126,3 @@ def _read(path: Path) -> tuple[PackedPuzzles | None, int, int, str]:
     if not read:
         raise DataError(f"{path}: there are no puzzles in it")
     return (join(parts) if parts else None), read, malformed, first
-
-
-def _usual_cells(rows: Sequence[PuzzleRow]) -> int:
-    """Cells of the first question that is of a Sudoku's size; 0 where none is."""
-    return next((len(row.question) for row in rows if len(row.question) in SIZES), 0)

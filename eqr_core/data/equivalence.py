@@ -1,8 +1,8 @@
 """Splits that keep equivalent puzzles on one side.
 
-At 9×9 puzzles whose solution grids are equivalent stay together. At 4×4 and 6×6, where there are
-2 and 49 different grids, only equivalent puzzles do; at 16×16, of which no canonical form is
-computed, only equal ones.
+What is equivalent, each task's form says (`form`). From 9×9 on, Sudokus whose solution grids are
+equivalent stay together, and mazes whose walls are. Below, where there are few such grids, only
+equivalent puzzles do; where no canonical form is computed, as at 16×16, only equal ones.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from eqr_core.data.canonical import LARGEST, canonical_grids, canonical_puzzles, keys
-from eqr_core.data.lanes import Boards
+from eqr_core.data.canonical import keys
+from eqr_core.data.forms import form_of
 from eqr_core.data.packed import PackedPuzzles
 from eqr_core.errors import DataError
 
@@ -19,23 +19,16 @@ MANY_GRIDS = 81
 """Cells from which solution grids can be kept apart."""
 
 
-def digits(tokens: npt.NDArray[np.uint8]) -> Boards:
-    """Digits of Sudoku tokens [rows, cells], 0 for a blank."""
-    return tokens - 1
-
-
 def grid_keys(puzzles: PackedPuzzles) -> npt.NDArray[np.bytes_] | None:
-    """A key of each solution grid, equal where grids are equivalent; None at 16×16."""
-    if puzzles.cells > LARGEST**2:
-        return None
-    return keys(canonical_grids(puzzles.box, digits(puzzles.answer)))
+    """A key of each one's solution grid or walls, equal where equivalent; None without a form."""
+    form = form_of(puzzles.task.name)
+    return form.grid_keys(puzzles.task, puzzles.question, puzzles.answer)
 
 
 def puzzle_keys(puzzles: PackedPuzzles) -> npt.NDArray[np.bytes_] | None:
-    """A key of each puzzle, equal where puzzles are equivalent; None at 16×16."""
-    if puzzles.cells > LARGEST**2:
-        return None
-    return keys(canonical_puzzles(puzzles.box, digits(puzzles.question), digits(puzzles.answer)))
+    """A key of each puzzle, equal where puzzles are equivalent; None without a canonical form."""
+    form = form_of(puzzles.task.name)
+    return form.puzzle_keys(puzzles.task, puzzles.question, puzzles.answer)
 
 
 def split_apart(
@@ -72,9 +65,9 @@ def split_apart(
 
 
 def without_relatives(puzzles: PackedPuzzles, held_out: PackedPuzzles) -> PackedPuzzles:
-    """`puzzles` without those whose solution grid is equivalent to one of `held_out`.
+    """`puzzles` without those whose solution grid, or walls, are equivalent to one of `held_out`.
 
-    Below 9×9, where that would leave hardly any, and at 16×16 all stay.
+    Below 9×9, where that would leave hardly any, and without a canonical form all stay.
     """
     mine, theirs = (
         (None, None) if puzzles.cells < MANY_GRIDS else (grid_keys(puzzles), grid_keys(held_out))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from eqr_core.data.packed import PackedPuzzles, faults, join, pack
+from eqr_core.data.packed import PackedPuzzles, faults, join, pack, usual_task
 from eqr_core.data.puzzles import read_chunks
 from eqr_core.errors import DataError
 
@@ -55,7 +55,7 @@ def import_puzzles(
     seed: int = 0,
     report: Callable[[int], None] = lambda rows: None,
 ) -> PackedPuzzles:
-    """The Sudokus of a CSV, checked row by row, in the file's order.
+    """The puzzles of a CSV, checked row by row, in the file's order.
 
     With `sample` so many rows of all, drawn by `seed`; only these are kept in memory. `report`
     gets the number of rows read since the last call. DataError names the first bad lines. Whether
@@ -68,8 +68,8 @@ def import_puzzles(
     lots: list[npt.NDArray[np.float64]] = []
     read = 0
     for rows in read_chunks(path):
-        cells = parts[0].cells if parts else len(rows[0].question)
-        if bad := list(islice(faults(rows, cells), SHOWN_FAULTS)):
+        task = parts[0].task if parts else usual_task(rows)
+        if bad := list(islice(faults(rows, task), SHOWN_FAULTS)):
             lines = "; ".join(f"line {read + i + 2}: {fault}" for i, fault in bad)
             raise DataError(f"{path}, {lines}")
         parts.append(pack(rows))

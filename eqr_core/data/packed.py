@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,27 +13,33 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from eqr_core.data.puzzles import PuzzleRow, digit_tokens, read_puzzles
-from eqr_core.errors import DataError
-from eqr_core.tasks.sudoku import BOXES, DIGITS, Sudoku
+from eqr_core.data.forms import form_of, task_of_text
+from eqr_core.data.puzzles import PuzzleRow, read_puzzles
+from eqr_core.data.sudoku_form import SIZES
+from eqr_core.errors import DataError, ModelError
+from eqr_core.tasks import task_at
+from eqr_core.tasks.base import Task
 
 ARRAYS = ("question", "answer", "rating", "source", "sources")
-SIZES = {n * n: n for n in BOXES}
+TASK = "task"
+"""Array of a file with the name of the task, the rows and the columns; files from before there
+was more than one task lack it."""
 
 
 @dataclass(frozen=True)
 class PackedPuzzles:
-    """Puzzles of one size; tokens are the Sudoku task's (1 blank, digit d is d + 1)."""
+    """Puzzles of one task and size."""
 
     question: npt.NDArray[np.uint8]
     """Tokens, uint8 [rows, cells]."""
     answer: npt.NDArray[np.uint8]
-    """Tokens without blanks, uint8 [rows, cells]."""
+    """Tokens, uint8 [rows, cells]."""
     rating: npt.NDArray[np.int32]
-    """Difficulty in guesses, int32 [rows]."""
+    """Difficulty: the guesses for a Sudoku, a path's steps; int32 [rows]."""
     source: npt.NDArray[np.int32]
     """Index into `sources`, int32 [rows]."""
     sources: tuple[str, ...]
+    task: Task
 
     def __len__(self) -> int:
         return len(self.question)
@@ -41,11 +48,6 @@ class PackedPuzzles:
     def cells(self) -> int:
         """Cells of one grid."""
         return int(self.question.shape[1])
-
-    @property
-    def box(self) -> tuple[int, int]:
-        """Rows and columns of a box."""
-        return BOXES[SIZES[self.cells]]
 
     @cached_property
     def digest(self) -> str:
@@ -66,6 +68,7 @@ class PackedPuzzles:
             self.rating[rows],
             self.source[rows],
             self.sources,
+            self.task,
         )
 
     def split(self, validation_rows: int, seed: int) -> tuple[PackedPuzzles, PackedPuzzles]:
@@ -91,37 +94,62 @@ class PackedPuzzles:
                 rating=self.rating,
                 source=self.source,
                 sources=np.array(self.sources),
+                task=np.array([self.task.name, str(self.task.rows), str(self.task.columns)]),
             )
 
 
 def pack(rows: Iterable[PuzzleRow]) -> PackedPuzzles:
-    """Pack Sudoku rows of one size. DataError names the first row at fault, counted from 1."""
+    """Pack rows of one task and size. DataError names the first row at fault, counted from 1."""
     given = list(rows)
     if not given:
         raise DataError("there are no puzzles to pack")
-    for number, fault in faults(given, len(given[0].question)):
+    try:
+        task = task_of_text(given[0].question)
+    except DataError as error:
+        raise DataError(f"row 1: {error}") from None
+    for number, fault in faults(given, task):
         raise DataError(f"row {number + 1}: {fault}")
     names: dict[str, int] = {}
     source = [names.setdefault(row.source, len(names)) for row in given]
+    form = form_of(task.name)
     return PackedPuzzles(
-        digit_tokens([row.question for row in given]),
-        digit_tokens([row.answer for row in given]),
+        form.tokens(task, [row.question for row in given]),
+        form.tokens(task, [row.answer for row in given]),
         np.array([row.rating for row in given], dtype=np.int32),
         np.array(source, dtype=np.int32),
         tuple(names),
+        task,
     )
 
 
-def faults(rows: Sequence[PuzzleRow], cells: int) -> Iterator[tuple[int, str]]:
-    """(Index, what is wrong) of each row that is no solved Sudoku of `cells` cells, in order.
+def usual_task(rows: Sequence[PuzzleRow]) -> Task | None:
+    """The task and size of the first question that has one."""
+    for row in rows:
+        with suppress(DataError):
+            return task_of_text(row.question)
+    return None
 
-    Whether there is another solution is not looked at.
+
+def faults(rows: Sequence[PuzzleRow], task: Task | None) -> Iterator[tuple[int, str]]:
+    """(Index, what is wrong) of each row that is no solved puzzle of `task`, in order.
+
+    Whether there is another solution is not looked at. `task` is what `usual_task` says: where it
+    is None, each row has its fault.
     """
-    texts = [_row_fault(row, cells) for row in rows]
+    if task is None:
+        for number, row in enumerate(rows):
+            try:
+                task_of_text(row.question)
+            except DataError as error:
+                yield number, str(error)
+        return
+    form = form_of(task.name)
+    texts = [form.fault(task, row) for row in rows]
     sound = [i for i, text in enumerate(texts) if text is None]
     if sound:
-        broken = unsolved(digit_tokens([rows[i].answer for i in sound]))
-        for k in broken.nonzero()[0]:
+        question = form.tokens(task, [rows[i].question for i in sound])
+        answer = form.tokens(task, [rows[i].answer for i in sound])
+        for k in form.broken(task, question, answer).nonzero()[0]:
             texts[sound[k]] = "the answer breaks the rules"
     yield from ((i, text) for i, text in enumerate(texts) if text is not None)
 
@@ -139,20 +167,18 @@ def join(parts: Sequence[PackedPuzzles]) -> PackedPuzzles:
         np.concatenate([part.rating for part in parts]),
         np.concatenate(source),
         tuple(names),
+        parts[0].task,
     )
 
 
 def unpack(puzzles: PackedPuzzles) -> Iterator[PuzzleRow]:
     """The rows that `pack` would make `puzzles` of."""
-    symbols = np.frombuffer((" ." + DIGITS).encode("ascii"), np.uint8)
-    columns = zip(puzzles.question, puzzles.answer, puzzles.rating, puzzles.source, strict=True)
+    form = form_of(puzzles.task.name)
+    questions = form.texts(puzzles.task, puzzles.question)
+    answers = form.texts(puzzles.task, puzzles.answer)
+    columns = zip(questions, answers, puzzles.rating, puzzles.source, strict=True)
     for question, answer, rating, source in columns:
-        yield PuzzleRow(
-            puzzles.sources[source],
-            symbols[question].tobytes().decode("ascii"),
-            symbols[answer].tobytes().decode("ascii"),
-            int(rating),
-        )
+        yield PuzzleRow(puzzles.sources[source], question, answer, int(rating))
 
 
 def read_packed(path: Path, limit: int | None = None) -> PackedPuzzles:
@@ -165,27 +191,6 @@ def read_packed(path: Path, limit: int | None = None) -> PackedPuzzles:
     return puzzles if limit is None else puzzles.take(np.arange(min(limit, len(puzzles))))
 
 
-def _row_fault(row: PuzzleRow, cells: int) -> str | None:
-    if cells not in SIZES:
-        return f"the question has {cells} cells; a Sudoku has {', '.join(map(str, SIZES))}"
-    digits = DIGITS[: SIZES[cells]]
-    for name, text, allowed in (
-        ("question", row.question, digits + ".0"),
-        ("answer", row.answer, digits),
-    ):
-        if len(text) != cells:
-            return (
-                f"the {name} has {len(text)} cells; "
-                f"the first question has {cells}, and all must be of one size"
-            )
-        if wrong := set(text) - set(allowed):
-            return f"{min(wrong)!r} stands in the {name}, not {allowed}"
-    for clue, value in zip(row.question, row.answer, strict=True):
-        if clue not in (".", "0", value):
-            return f"the answer has {value} where the clue is {clue}"
-    return None
-
-
 def load(path: Path) -> PackedPuzzles:
     """Read what `save` wrote. DataError names the file and the array at fault."""
     try:
@@ -194,6 +199,7 @@ def load(path: Path) -> PackedPuzzles:
             if missing:
                 raise DataError(f"{path}: the array {min(missing)} is missing")
             arrays = {name: file[name] for name in ARRAYS}
+            named = file[TASK] if TASK in file.files else None
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a packed puzzle file: {error}") from None
     if arrays["question"].ndim != 2:
@@ -211,34 +217,45 @@ def load(path: Path) -> PackedPuzzles:
             raise DataError(
                 f"{path}: {name} is {array.dtype} {array.shape}; it must be {dtype} {shape}"
             )
-    _check_values(path, arrays, cells)
+    task = _task(path, named, cells)
+    _check_values(path, arrays, task)
     return PackedPuzzles(
         arrays["question"],
         arrays["answer"],
         arrays["rating"],
         arrays["source"],
         tuple(str(name) for name in arrays["sources"]),
+        task,
     )
 
 
-def unsolved(answer: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Whether rows, columns or boxes of `answer`, tokens [rows, cells], repeat a digit, [rows]."""
-    task = Sudoku(BOXES[SIZES[answer.shape[1]]])
-    grid = answer.reshape(len(answer), *task.layout.axes[:4])
-    units = (grid, grid.transpose(0, 3, 4, 1, 2), grid.transpose(0, 1, 3, 2, 4))
-    digits = np.arange(2, task.n + 2, dtype=np.uint8)
-    bad = np.zeros(len(answer), dtype=np.bool_)
-    for unit in units:
-        sets = np.sort(unit.reshape(len(answer), task.n, task.n), axis=-1)
-        bad |= (sets != digits).any((1, 2))
-    return bad
+def _task(path: Path, named: npt.NDArray[np.generic] | None, cells: int) -> Task:
+    if named is None:
+        if cells not in SIZES:
+            raise DataError(f"{path}: grids of {cells} cells; a Sudoku has {list(SIZES)}")
+        return task_at("sudoku", SIZES[cells], SIZES[cells])
+    words = [str(word) for word in named.ravel()[:4]]
+    if len(words) != 3 or not all(word.isdecimal() and len(word) < 6 for word in words[1:]):
+        raise DataError(f"{path}: {TASK} is {words}; it must be a name, rows and columns")
+    try:
+        task = task_at(words[0], int(words[1]), int(words[2]))
+    except ModelError as error:
+        raise DataError(f"{path}: {error}") from None
+    if task.tokens != cells:
+        raise DataError(f"{path}: grids of {cells} cells; {task.name} {task.size} has others")
+    return task
 
 
-def _check_values(path: Path, arrays: dict[str, npt.NDArray[np.generic]], cells: int) -> None:
-    if cells not in SIZES or not len(arrays["question"]):
-        raise DataError(f"{path}: grids of {cells} cells; a Sudoku has {list(SIZES)}")
-    top = SIZES[cells] + 1
-    limits = (("question", 1, top), ("answer", 2, top), ("source", 0, len(arrays["sources"]) - 1))
+def _check_values(path: Path, arrays: dict[str, npt.NDArray[np.generic]], task: Task) -> None:
+    form = form_of(task.name)
+    if not len(arrays["question"]):
+        raise DataError(f"{path}: there are no puzzles in it")
+    question_limits, answer_limits = form.limits(task)
+    limits = (
+        ("question", *question_limits),
+        ("answer", *answer_limits),
+        ("source", 0, len(arrays["sources"]) - 1),
+    )
     for name, low, high in limits:
         values = arrays[name].astype(np.int64)
         if values.min() < low or values.max() > high:
@@ -246,8 +263,6 @@ def _check_values(path: Path, arrays: dict[str, npt.NDArray[np.generic]], cells:
                 f"{path}: {name} holds {values.min()} to {values.max()}; the limit is "
                 f"{low} to {high}"
             )
-    question, answer = arrays["question"], arrays["answer"]
-    if ((question != 1) & (question != answer)).any():
-        raise DataError(f"{path}: an answer does not extend its question")
-    if (wrong := unsolved(answer.astype(np.uint8))).any():
-        raise DataError(f"{path}: answer {wrong.argmax() + 1} breaks the rules")
+    question, answer = (arrays[name].astype(np.uint8) for name in ("question", "answer"))
+    if (wrong := form.broken(task, question, answer)).any():
+        raise DataError(f"{path}: answer {wrong.argmax() + 1} does not solve its question")

@@ -1,20 +1,9 @@
-"""Streams of generated Sudokus, the same for any number of processes.
-
-A stream is made in units, each from (seed, unit number) alone; its rows come in the units' order,
-and a row whose like came before is left out.
-"""
+"""The units that streams of generated Sudokus are made of."""
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import signal
-from collections.abc import Generator, Iterator
-from contextlib import suppress
-from dataclasses import astuple, dataclass
-from functools import partial
-from itertools import count, islice
-from multiprocessing.connection import Connection
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +14,11 @@ from eqr_core.data.generate import generate_sudoku
 from eqr_core.data.lanes import Boards, search
 from eqr_core.data.minimal import random_puzzles
 from eqr_core.data.puzzles import PuzzleRow
+from eqr_core.data.units import Unit, first_rows, puzzle_stream
 from eqr_core.errors import DataError
 from eqr_core.tasks.sudoku import DIGITS, Sudoku
+
+__all__ = ["Wanted", "first_rows", "puzzle_stream"]
 
 POOL = 256
 """Puzzles of one climb, and random puzzles made at once."""
@@ -39,9 +31,6 @@ UNIT_ROWS = 256
 
 SLOW_UNIT_ROWS = {4: 100, 6: 100, 9: 100, 16: 4}
 """Rows of a unit that are made one at a time, for each side of the grid."""
-
-EMPTY_UNITS = 3
-"""Units in a row without a new puzzle after which a stream gives up."""
 
 MANY_GRIDS = 9
 """Side from which no two puzzles of a stream share a solution grid, up to symmetry. There are 2
@@ -71,6 +60,26 @@ class Wanted:
         if low is not None and high is not None and low > high:
             raise DataError(f"min_rating is {low}; max_rating is {high}, which is less")
 
+    def unit(self, number: int) -> Unit:
+        """The rows of one unit.
+
+        `rating` counts the guesses of the rating solver (`backtracking`) for the puzzle as
+        written; with `min_rating` or `max_rating`, so does the mean over three images.
+        """
+        if self.one_by_one:
+            yield from _slow_unit(self, number)
+            return
+        random = np.random.default_rng([self.seed, self.size, number])
+        own: set[str] = set()
+        for puzzles in _batches(self, random):
+            fit = puzzles.take(_fitting(self, puzzles))
+            for like, row in _rows(self, fit):
+                if like not in own:
+                    own.add(like)
+                    yield like, row
+            if len(own) >= UNIT_ROWS:
+                return
+
     @property
     def one_by_one(self) -> bool:
         """Whether the puzzles come from the sequential generator."""
@@ -80,56 +89,6 @@ class Wanted:
         wishes = {name: getattr(self, name) for name in ("clues", "min_rating", "max_rating")}
         asked = ", ".join(f"{k}={v}" for k, v in wishes.items() if v is not None)
         return f"{self.size}x{self.size} puzzles" + (f" with {asked}" if asked else "")
-
-
-Unit = Generator[tuple[str, PuzzleRow]]
-"""Rows, and with each what no other row of the stream may share with it."""
-
-
-def puzzle_stream(wanted: Wanted, workers: int = 1) -> Generator[PuzzleRow]:
-    """Yield puzzles without end, each with exactly one solution.
-
-    `rating` counts the guesses of the rating solver (`backtracking`) for the puzzle as written;
-    with `min_rating` or `max_rating`, so does the mean over three images. The rows depend on
-    `wanted` alone. With `workers` above 1 as many processes make them; close the iterator to end
-    them. DataError where nothing fits, or no more.
-    """
-    found: set[str] = set()
-    empty = 0
-    units = _inline(wanted) if workers == 1 else _spread(wanted, workers)
-    try:
-        for unit in units:
-            before = len(found)
-            for like, row in unit:
-                if like not in found:
-                    found.add(like)
-                    yield row
-            empty = 0 if len(found) > before else empty + 1
-            if empty == EMPTY_UNITS:
-                raise DataError(f"found {len(found)} different {wanted}, and no more")
-    finally:
-        units.close()
-
-
-def _inline(wanted: Wanted) -> Generator[Unit]:
-    yield from map(partial(_unit, wanted), count())
-
-
-def _unit(wanted: Wanted, number: int) -> Unit:
-    """The rows of one unit."""
-    if wanted.one_by_one:
-        yield from _slow_unit(wanted, number)
-        return
-    random = np.random.default_rng([wanted.seed, wanted.size, number])
-    own: set[str] = set()
-    for puzzles in _batches(wanted, random):
-        fit = puzzles.take(_fitting(wanted, puzzles))
-        for like, row in _rows(wanted, fit):
-            if like not in own:
-                own.add(like)
-                yield like, row
-        if len(own) >= UNIT_ROWS:
-            return
 
 
 def _batches(wanted: Wanted, random: np.random.Generator) -> Iterator[Rated]:
@@ -180,69 +139,3 @@ def _slow_unit(wanted: Wanted, number: int) -> Unit:
 def _texts(boards: Boards) -> list[str]:
     symbols = np.frombuffer(("." + DIGITS).encode("ascii"), np.uint8)
     return [symbols[board].tobytes().decode("ascii") for board in boards]
-
-
-def _spread(wanted: Wanted, workers: int) -> Generator[Unit]:
-    """The units, made by processes; worker w makes the units w, w + workers, and so on.
-
-    A worker waits where its pipe is full, so that rows which nobody has read stay few.
-    """
-    context = multiprocessing.get_context("spawn")
-    ends, processes = [], []
-    try:
-        for worker in range(workers):
-            ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(
-                target=_work, args=(wanted, worker, workers, theirs), daemon=True
-            )
-            process.start()
-            theirs.close()
-            ends.append(ours)
-            processes.append(process)
-        for number in count():
-            yield _received(ends[number % workers])
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join()
-        for end in ends:
-            end.close()
-
-
-def _work(wanted: Wanted, first: int, step: int, pipe: Connection) -> None:
-    """Make every `step`-th unit and send its rows, an empty message after each unit."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    with suppress(BrokenPipeError):
-        try:
-            for number in count(first, step):
-                for like, row in _unit(wanted, number):
-                    pipe.send_bytes(json.dumps([like, *astuple(row)]).encode())
-                pipe.send_bytes(b"[]")
-        except DataError as error:
-            pipe.send_bytes(json.dumps({"error": str(error)}).encode())
-
-
-def _received(pipe: Connection) -> Unit:
-    while True:
-        try:
-            message = json.loads(pipe.recv_bytes())
-        except EOFError:
-            raise DataError("a worker process ended before its work was done") from None
-        if isinstance(message, dict):
-            raise DataError(message["error"])
-        if not message:
-            return
-        like, *row = message
-        yield like, PuzzleRow(*row)
-
-
-def first_rows(wanted: Wanted, number: int, workers: int = 1) -> Generator[PuzzleRow]:
-    """The first `number` rows of `puzzle_stream`. DataError."""
-    if number < 1 or workers < 1:
-        raise DataError(f"count is {number} and workers {workers}; each must be at least 1")
-    stream = puzzle_stream(wanted, workers)
-    try:
-        yield from islice(stream, number)
-    finally:
-        stream.close()

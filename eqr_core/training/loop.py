@@ -24,7 +24,7 @@ from eqr_core.training.compiling import can_compile
 from eqr_core.training.curve import Window
 from eqr_core.training.journal import Journal, Watcher
 from eqr_core.training.optimizer import Average, Optimizers, schedule
-from eqr_core.training.puzzles import open_puzzles
+from eqr_core.training.puzzles import held_out_puzzles, open_puzzles
 from eqr_core.training.recipe import Recipe
 from eqr_core.training.revision import code_revision
 from eqr_core.training.run_folder import RunFolder
@@ -47,7 +47,7 @@ class Saved:
 
     step: int
     exact: float | None
-    """Accuracy of the recipe's first size where it was validated at this step."""
+    """The accuracy that decides which checkpoint is best, where it was validated at this step."""
     last: bool
     """No step follows in this call of `Trainer.run`."""
 
@@ -57,10 +57,10 @@ class Trainer:
 
     The folder holds `state.json` and its files (everything needed to go on), `curve.csv`,
     `validation.csv`, `held-out-SIZE.npz` (the validation puzzles), and `best/`, the checkpoint
-    with the best validation accuracy of the recipe's first size. On a CPU a run is a function of
-    its recipe, data, number of threads and `arithmetic`: a resumed one gives the same parameters,
-    bit for bit. Not so a large one: states above `CARRY_BYTES` are not kept, so that its samples
-    start again, and moments above `LARGE_BYTES` are kept in bfloat16.
+    with the best validation accuracy, of the recipe's first size or of what it holds out. On a
+    CPU a run is a function of its recipe, data, number of threads and `arithmetic`: a resumed one
+    gives the same parameters, bit for bit. Not so a large one: states above `CARRY_BYTES` are not
+    kept, so that its samples start again, and moments above `LARGE_BYTES` are kept in bfloat16.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class Trainer:
         self.after_save = after_save
         torch.manual_seed(recipe.seed)
         self.sets = [one.to(device) for one in open_puzzles(recipe, files, report)]
+        self.held_out = held_out_puzzles(recipe, report)
         self.generator = Generator(device).manual_seed((recipe.seed + SAMPLING) % 2**63)
         self.operator = Operator(recipe.operator, self.sets[0].task)
         digest = self._begin_with(start) if start else None
@@ -114,7 +115,11 @@ class Trainer:
             for one in self.sets
         ]
         self.validators = [
-            Validator(self.operator, one, recipe, compiled, team) for one in self.sets
+            Validator(self.operator, puzzles, depth, recipe, compiled, team)
+            for puzzles, depth in (
+                *((one.validation, recipe.depth) for one in self.sets),
+                *zip(self.held_out, (one.depth for one in recipe.held_out), strict=True),
+            )
         ]
         self.optimizers = Optimizers(self.operator, recipe)
         self.average = Average(self.operator, recipe.ema)
@@ -326,14 +331,17 @@ class Trainer:
 
     def _validate(self, journal: Journal) -> float:
         results = [validator.measure(self.average.shadow) for validator in self.validators]
-        for index, result in enumerate(results):
-            best = index == 0 and result.exact >= self.best
-            journal.validated(self.done, self.seconds, result, best)
-            if best:
-                self.best = result.exact
-                if self.team.rank == 0:
-                    self._export()
-        return results[0].exact
+        # Of the puzzles that only validate, else of the first size.
+        deciding = results[len(self.sets) :] or results[:1]
+        exact = sum(result.exact for result in deciding) / len(deciding)
+        best = exact >= self.best
+        for result in results:
+            journal.validated(self.done, self.seconds, result, best and result in deciding)
+        if best:
+            self.best = exact
+            if self.team.rank == 0:
+                self._export()
+        return exact
 
     def _export(self) -> None:
         weights = {**self.operator.state_dict(), **self.average.shadow}
@@ -343,7 +351,7 @@ class Trainer:
             "workers": self.team.size,
             "torch": torch.__version__,
             "code": code_revision(),
-            "validation_rows": len(self.sets[0].validation),
+            "validation_rows": sum(map(len, self.held_out)) or len(self.sets[0].validation),
             "validation_exact": self.best,
         }
         self.folder.export(self.recipe, weights, {**self._counts(), **facts})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,14 +13,16 @@ from torch import Generator, Tensor
 
 from eqr_core.data.augmentation import random_images
 from eqr_core.data.equivalence import without_relatives
-from eqr_core.data.generate import generate_sudoku
+from eqr_core.data.forms import form_of
 from eqr_core.data.packed import PackedPuzzles, pack, read_packed
 from eqr_core.errors import DataError
 from eqr_core.tasks.base import Task
-from eqr_core.tasks.sudoku import Sudoku
 from eqr_core.training.recipe import Recipe, SizeMix, task_of_size
 
 Report = Callable[[str], None]
+
+HELD_OUT = 2**20
+"""Added to the recipe's seed for puzzles that only validate."""
 
 LEAST_PUZZLES = 5
 """Of one size: one held out, four to train on."""
@@ -29,9 +32,9 @@ LEAST_PUZZLES = 5
 class TrainingSet:
     """Training and validation puzzles of one size.
 
-    No question is in both. At 9×9 no solution grid of one is an image of one of the other under
-    the task's symmetries; at other sizes an image of a training puzzle may be held out, as with
-    4×4, of which there are few classes.
+    No question is in both. From 81 cells on no solution grid (of a Sudoku) and no walls (of a
+    maze) of one are an image of those of the other under the task's symmetries; at smaller sizes
+    an image of a training puzzle may be held out, as with 4×4, of which there are few classes.
     """
 
     mix: SizeMix
@@ -81,18 +84,18 @@ def open_puzzles(recipe: Recipe, files: Sequence[Path], report: Report) -> list[
     sets = []
     for mix in recipe.puzzles:
         task = task_of_size(recipe.operator.task, mix.size)
-        found = [puzzles for _, puzzles in given if puzzles.cells == task.tokens]
+        found = [puzzles for _, puzzles in given if puzzles.task == task]
         if len(found) > 1:
             raise DataError(f"{len(found)} data files hold {mix.size} puzzles; give one a size")
         if not found:
             report(f"generating {mix.generate} puzzles of {mix.size}")
-        puzzles = found[0] if found else _generate(recipe, mix, task)
+        puzzles = found[0] if found else _generate(task, mix.generate, recipe.seed, mix.options)
         sets.append(_training_set(recipe, mix, task, puzzles, generated=not found))
-    wanted = {one.task.tokens for one in sets}
+    wanted = {one.task for one in sets}
     for path, puzzles in given:
-        if puzzles.cells not in wanted:
+        if puzzles.task not in wanted:
             raise DataError(
-                f"{path}: grids of {puzzles.cells} cells; the recipe {recipe.name} has "
+                f"{path}: {puzzles.task.name} of {puzzles.task.size}; the recipe {recipe.name} has "
                 f"{', '.join(mix.size for mix in recipe.puzzles)}"
             )
     return sets
@@ -152,7 +155,15 @@ def _pools(
     return tuple(pool for pool, _ in kept), torch.tensor([share for _, share in kept])
 
 
-def _generate(recipe: Recipe, mix: SizeMix, task: Task) -> PackedPuzzles:
-    if not isinstance(task, Sudoku):
-        raise DataError(f"no generator for {task.name}; give a data file")
-    return pack(generate_sudoku(task, mix.generate, recipe.seed, mix.clues))
+def held_out_puzzles(recipe: Recipe, report: Report) -> list[PackedPuzzles]:
+    """The puzzles of each of the recipe's `held_out`, generated. DataError."""
+    found = []
+    for one in recipe.held_out:
+        report(f"generating {one.rows} puzzles of {one.size} to hold out")
+        task = task_of_size(recipe.operator.task, one.size)
+        found.append(_generate(task, one.rows, recipe.seed + HELD_OUT, one.generator))
+    return found
+
+
+def _generate(task: Task, count: int, seed: int, options: dict[str, Any]) -> PackedPuzzles:
+    return pack(form_of(task.name).generate(task, count, seed, options))

@@ -30,6 +30,7 @@ WHOLE = {
     "validate_every": (1, 10**9),
     "batch": (1, 65_536),
     "generate": (5, 10**8),
+    "rows": (1, 10**6),
 }
 REAL = {
     "exploration": (0.0, 1.0),
@@ -63,11 +64,34 @@ class SizeMix:
     source that is not named gives none. Empty: every puzzle is as likely. Generated puzzles are
     always drawn evenly."""
 
+    generator: dict[str, Any] = field(default_factory=dict)
+    """What the task's generator is asked for beside; for mazes the range of steps of each kind."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All that the generator is asked for."""
+        return {**self.generator, **({"clues": self.clues} if self.clues else {})}
+
     def __post_init__(self) -> None:
         _check_limits(self, f"puzzles of {self.size}: ")
         for name, share in self.sources.items():
             if not _is_a(int | float, share) or not share > 0:
                 raise RecipeError(f"puzzles of {self.size}: sources.{name} is {share!r}, not > 0")
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Generated puzzles of a size that are validated on and never trained on."""
+
+    size: str
+    rows: int
+    depth: int
+    """Outer steps at which they are judged; training need not have gone so far."""
+    generator: dict[str, Any] = field(default_factory=dict)
+    """As in `SizeMix`."""
+
+    def __post_init__(self) -> None:
+        _check_limits(self, f"held_out of {self.size}: ")
 
 
 @dataclass(frozen=True)
@@ -118,6 +142,10 @@ class Recipe:
     untrained_sizes: tuple[str, ...] = ()
     """Sizes the checkpoint is offered for without having seen them; never with `token`."""
 
+    held_out: tuple[HeldOut, ...] = ()
+    """Where there are any, the best checkpoint is the one that does best on them on average: it
+    is selected by how it extrapolates. Else the first of `puzzles` decides."""
+
     def __post_init__(self) -> None:
         if not NAME.fullmatch(str(self.name)):
             raise RecipeError(f"name is {self.name!r}; it must be letters, digits, - and _")
@@ -142,18 +170,24 @@ class Recipe:
             raise RecipeError("puzzles is empty; the recipe needs at least one size")
         if len(set(sizes)) < len(sizes):
             raise RecipeError(f"a size stands twice among {', '.join(sizes)}")
-        for size in sizes:
+        for size in [*sizes, *(one.size for one in self.held_out)]:
             task_of_size(self.operator.task, size)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for the card and for resuming."""
-        return asdict(self)
+        """Plain values, for the card and for resuming; fields newer than runs only where set."""
+        values = asdict(self)
+        for mix in values["puzzles"]:
+            if not mix["generator"]:
+                del mix["generator"]
+        if not values["held_out"]:
+            del values["held_out"]
+        return values
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Recipe:
         """A recipe from plain values; RecipeError names unknown, missing and wrong fields."""
         _check_fields(Recipe, values, "")
-        for name in ("puzzles", "untrained_sizes"):
+        for name in ("puzzles", "untrained_sizes", "held_out"):
             if not isinstance(values.get(name, []), list | tuple):
                 raise RecipeError(f"{name} is {values[name]!r}; it must be a list")
         if not isinstance(values["operator"], dict):
@@ -167,6 +201,7 @@ class Recipe:
                 **values,
                 "operator": operator,
                 "puzzles": tuple(_size_mix(item) for item in values["puzzles"]),
+                "held_out": tuple(_held_out(item) for item in values.get("held_out", ())),
                 "untrained_sizes": tuple(values.get("untrained_sizes", ())),
             }
         )
@@ -198,7 +233,7 @@ def _check_fields(kind: type, values: object, where: str) -> None:
         raise RecipeError(f"{where}missing fields: {', '.join(missing)}")
 
 
-def _check_limits(values: Recipe | SizeMix, where: str) -> None:
+def _check_limits(values: Recipe | SizeMix | HeldOut, where: str) -> None:
     for limits, kinds, kind in ((WHOLE, int, "a whole number"), (REAL, int | float, "a number")):
         for name, (low, high) in limits.items():
             if not hasattr(values, name):
@@ -222,9 +257,18 @@ def _size_mix(values: object) -> SizeMix:
         isinstance(clues, list | tuple) and [type(count) for count in clues] == [int, int]
     ):
         raise RecipeError(f"puzzles: clues is {clues!r}; it must be two whole numbers")
-    if not isinstance(sources, dict):
-        raise RecipeError(f"puzzles: sources is {sources!r}; it must be a table")
+    for name, table in (("sources", sources), ("generator", values.get("generator", {}))):
+        if not isinstance(table, dict):
+            raise RecipeError(f"puzzles: {name} is {table!r}; it must be a table")
     return SizeMix(**{**values, "clues": None if clues is None else tuple(clues)})
+
+
+def _held_out(values: object) -> HeldOut:
+    _check_fields(HeldOut, values, "held_out: ")
+    assert isinstance(values, dict)  # narrows the type; _check_fields refused the rest
+    if not isinstance(values.get("generator", {}), dict):
+        raise RecipeError(f"held_out: generator is {values['generator']!r}; it must be a table")
+    return HeldOut(**values)
 
 
 def recipe_names() -> list[str]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from eqr_core.data.packed import PackedPuzzles
 from eqr_core.model.native import native_step
 from eqr_core.model.operator import Operator, State, residual
 from eqr_core.training.compiling import maybe_compiled
-from eqr_core.training.puzzles import TrainingSet
 from eqr_core.training.recipe import Recipe
 from eqr_core.training.segment import DTYPES, initial_state
 from eqr_core.training.team import Team
@@ -25,6 +25,7 @@ class Validation:
     """Result on one size."""
 
     size: str
+    """With the depth after ``@`` where it is not the recipe's."""
     rows: int
     exact: float
     residual_right: float
@@ -42,13 +43,17 @@ class Validator:
     def __init__(
         self,
         operator: Operator,
-        puzzles: TrainingSet,
+        puzzles: PackedPuzzles,
+        depth: int,
         recipe: Recipe,
         compiled: bool,
         team: Team = Team(),  # noqa: B008 - frozen
     ) -> None:
         self.operator = operator.for_task(puzzles.task)
         self.puzzles = puzzles
+        self.depth = depth
+        size = puzzles.task.size
+        self.name = size if depth == recipe.depth else f"{size}@{depth}"
         self.recipe = recipe
         self.team = team
         self.device = operator.embedding.device
@@ -59,7 +64,7 @@ class Validator:
 
     @torch.no_grad()
     def measure(self, weights: Mapping[str, Tensor]) -> Validation:
-        """Exact accuracy at the recipe's depth with `weights` in place of the live ones."""
+        """Exact accuracy with `weights` in place of the live ones."""
         live = {name: value.detach().clone() for name, value in self._parameters().items()}
         self._load(weights)
         try:
@@ -67,7 +72,7 @@ class Validator:
         finally:
             self._load(live)
         return Validation(
-            self.puzzles.mix.size,
+            self.name,
             len(exact),
             float(exact.float().mean()),
             float(moved[exact].median()) if exact.any() else float("nan"),
@@ -84,9 +89,8 @@ class Validator:
     def _run(self) -> tuple[Tensor, Tensor]:
         generator = torch.Generator(self.device).manual_seed(VALIDATION_SEED)
         dtype = DTYPES[self.recipe.precision]
-        puzzles = self.puzzles.validation
-        question = torch.from_numpy(puzzles.question).to(self.device)
-        answer = torch.from_numpy(puzzles.answer).to(self.device)
+        question = torch.from_numpy(self.puzzles.question).to(self.device)
+        answer = torch.from_numpy(self.puzzles.answer).to(self.device)
         exact = torch.zeros(len(question), device=self.device)
         moved = torch.zeros_like(exact)
         for first in range(0, len(question), ROWS_AT_ONCE):
@@ -96,7 +100,7 @@ class Validator:
             if first // ROWS_AT_ONCE % self.team.size != self.team.rank:
                 continue
             before = state
-            for _ in range(self.recipe.depth):
+            for _ in range(self.depth):
                 before, state = state, self.outer_step(state, e)
             predicted = self.operator.predict(self.operator.read(state)[0])
             exact[rows] = (predicted == answer[rows]).all(-1).float()

@@ -13,6 +13,7 @@ from eqr_core.data.puzzles import PuzzleRow, write_puzzles
 from eqr_core.data.stream import Wanted, first_rows
 from eqr_core.data.symmetry import random_images
 from eqr_core.errors import DataError
+from eqr_core.tasks.sudoku import BOXES
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,9 @@ def puzzles() -> PackedPuzzles:
 
 def images(puzzles: PackedPuzzles) -> PackedPuzzles:
     random = np.random.default_rng(1)
-    question, answer = random_images(puzzles.box, random, puzzles.question - 1, puzzles.answer - 1)
+    question, answer = random_images(
+        BOXES[puzzles.task.rows], random, puzzles.question - 1, puzzles.answer - 1
+    )
     return replace(puzzles, question=question + 1, answer=answer + 1)
 
 

@@ -10,6 +10,7 @@ from eqr_core.data.minimal import minimise, random_puzzles
 from eqr_core.data.packed import PackedPuzzles, join
 from eqr_core.data.symmetry import random_images
 from eqr_core.errors import DataError
+from eqr_core.tasks.sudoku import Sudoku
 
 
 def relatives(box: tuple[int, int], grids: int, each: int) -> PackedPuzzles:
@@ -20,7 +21,7 @@ def relatives(box: tuple[int, int], grids: int, each: int) -> PackedPuzzles:
     question = minimise(box, answer, answer, random)
     question, answer = random_images(box, random, question, answer)
     zeros = np.zeros(len(answer), np.int32)
-    return PackedPuzzles(question + 1, answer + 1, zeros, zeros, ("made",))
+    return PackedPuzzles(question + 1, answer + 1, zeros, zeros, ("made",), Sudoku(box))
 
 
 def shared(first: PackedPuzzles, second: PackedPuzzles) -> tuple[int, int]:
@@ -86,7 +87,7 @@ def test_16x16_puzzles_are_split_by_their_questions() -> None:
     question = answer.copy()
     question[np.arange(6), [0, 0, 1, 2, 3, 4]] = 1
     zeros = np.zeros(6, np.int32)
-    puzzles = PackedPuzzles(question, answer, zeros, zeros, ("made",))
+    puzzles = PackedPuzzles(question, answer, zeros, zeros, ("made",), Sudoku((4, 4)))
     rest, held = split_apart(puzzles, 3, seed=0)
     assert {bytes(row) for row in rest.question}.isdisjoint(map(bytes, held.question))
     assert without_relatives(rest, held) is rest

@@ -47,7 +47,9 @@ def test_a_file_gives_back_what_was_saved(packed: PackedPuzzles, tmp_path: Path)
 def test_the_digest_sees_every_array(packed: PackedPuzzles) -> None:
     changed = packed.rating.copy()
     changed[3] += 1
-    other = PackedPuzzles(packed.question, packed.answer, changed, packed.source, packed.sources)
+    other = PackedPuzzles(
+        packed.question, packed.answer, changed, packed.source, packed.sources, packed.task
+    )
     assert other.digest != packed.digest
 
 

@@ -178,7 +178,7 @@ def test_grid_is_a_pair_of_convolutions_over_neighbours_at_any_size() -> None:
     (x,) = start(operator, 2)
     assert x.shape == (2, 3, 5, 8)
     block = operator.blocks[0]
-    near, out = block.near.weight, block.out.weight
+    near, out = block.get_parameter("near.weight"), block.get_parameter("out.weight")
     around = torch.zeros(2, 5, 7, 8)
     around[:, 1:4, 1:6] = x
     expected = torch.empty_like(x)

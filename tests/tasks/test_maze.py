@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from eqr_core.errors import GridError, ModelError
 from eqr_core.tasks import TASK_NAMES, parse_grid, task_at
 from eqr_core.tasks.base import Grid
-from eqr_core.tasks.maze import MAX_PROBLEMS, MAX_SIDE, Maze
+from eqr_core.tasks.maze import MAX_PROBLEMS, MAX_SIDE, Maze, Place
 from eqr_core.tasks.sudoku import Sudoku
 
 QUESTION = ["#######", "#S    #", "# ### #", "#   #G#", "#######"]
@@ -31,12 +31,12 @@ def mazes(draw: st.DrawFn) -> Grid:
     return tuple(tuple(cells[r * columns : (r + 1) * columns]) for r in range(rows))
 
 
-def shortest_paths(grid: Grid) -> list[frozenset[tuple[int, int]]]:
+def shortest_paths(grid: Grid) -> list[frozenset[Place]]:
     """All shortest paths, by walking every way: the cells between S and G of each."""
     cells = {(r, c): v for r, row in enumerate(grid) for c, v in enumerate(row) if v != "#"}
     start = next(place for place, v in cells.items() if v == "S")
-    line = deque([(start, (start,))])
-    found: list[frozenset[tuple[int, int]]] = []
+    line: deque[tuple[Place, tuple[Place, ...]]] = deque([(start, (start,))])
+    found: list[frozenset[Place]] = []
     length = len(cells) + 1
     while line:
         (r, c), path = line.popleft()
@@ -94,7 +94,7 @@ def test_an_answer_changes_nothing_else() -> None:
                 if cell != answer[r][c]:
                     changed = [list(row) for row in answer]
                     changed[r][c] = cell
-                    assert not task.verify(question, grid_of(["".join(row) for row in changed]))
+                    assert not task.verify(question, tuple(map(tuple, changed)))
     assert not task.verify(question, answer[:4])
     assert not task.verify(question, tuple(row[:6] for row in answer))
 
