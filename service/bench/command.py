@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -87,8 +86,9 @@ def serve(
 
     if rate is not None and not (math.isfinite(rate) and rate > 0):
         raise PlanError(f"rate is {rate}; it must be a finite number above 0")
-    budget = asdict(Budget(depth, breadth, nfe, deadline_ms, stop=cast(Any, stop)))
-    given = {name: value for name, value in budget.items() if value is not None}
+    Budget(depth, breadth, nfe, deadline_ms, stop=cast(Any, stop))
+    limits = {"depth": depth, "breadth": breadth, "nfe": nfe, "deadline_ms": deadline_ms}
+    budget = {name: value for name, value in {**limits, "stop": stop}.items() if value is not None}
     puzzles = draw(read_rows(data, limit), parse_mix(mix), seed)
     plan = Plan(
         server=server,
@@ -98,7 +98,7 @@ def serve(
         warm_up_seconds=warm_up,
         endpoint=endpoint,  # type: ignore[arg-type]
         batch=batch,
-        budget=given,
+        budget=budget,
         model=model,
         api_key=None if api_key_file is None else _read_key(api_key_file),
         seed=seed,
