@@ -31,8 +31,9 @@ SETTLED = 10.0
 settled does not become more right."""
 HALTS: tuple[Halt, ...] = get_args(Halt)
 STOPS: tuple[Stop, ...] = ("converged", "exhausted")
-LEAST_DEPTH = 8
-"""Below it nothing has come to rest, and answers are not meant to be used."""
+LEAST_DEPTH = 16
+"""A shorter trajectory may be right and still move as one that never will be: what its score says
+would be taken for what the same score says later."""
 PENALTY = 1e-3
 """Of the squared weights, against the log-loss of one puzzle: keeps a clean gap from making
 them infinite."""
@@ -197,4 +198,5 @@ def _terms(values: Floats) -> Floats:
 
 
 def _logistic(odds: Floats) -> Floats:
-    return 1 / (1 + np.exp(-odds.clip(-500, 500)))
+    found: Floats = 1 / (1 + np.exp(-odds.clip(-500, 500)))
+    return found

@@ -26,7 +26,7 @@ def calibrated(fitted: Confidence = FITTED) -> Card:
 
 def test_features_count_votes_beside_the_chosen() -> None:
     assert features(0.01, 1.0, 1, 0, True) == (-2.0, 0.0, 0.0, 1.0)
-    assert features(0.01, 0.75, 4, 2, False) == (-2.0, pytest.approx(math.log(3 / 2)), 2.0, 0.0)
+    assert features(0.01, 0.75, 4, 2, False) == pytest.approx((-2.0, math.log(3 / 2), 2.0, 0.0))
     assert features(0.01, 0.25, 4, 2, False)[1] == pytest.approx(math.log(1 / 4))
     assert features(0.0, 1.0, 1, 0, True)[0] == -9.0
 

@@ -152,12 +152,13 @@ def test_the_engine_stops_where_a_plain_loop_does(halt: Halt, patience: int) -> 
 
 def test_company_has_no_part_in_where_a_trajectory_halts() -> None:
     card = Card("tiny", "sudoku", config(), ("4x4",), tolerance=0.02)
+    rules: list[tuple[Halt, int | None]] = [("q", 2), ("unchanged", 3), ("residual", None)]
     requests = [
         SolveRequest(
             TASK, grid, "tiny", Budget(depth=10, breadth=4, halt=halt, patience=patience), seed=n
         )
         for n, grid in enumerate(puzzles(6))
-        for halt, patience in (("q", 2), ("unchanged", 3), ("residual", None))
+        for halt, patience in rules
     ]
     alone = [Engine.of([(tiny(), card)], slots=1).solve([request])[0] for request in requests]
     together = Engine.of([(tiny(), card)], slots=16).solve(requests)

@@ -163,7 +163,7 @@ def test_calibration_goes_into_the_card(tmp_path: Path, puzzles: PackedPuzzles) 
         if halt != "q":
             assert fitted(card.tolerance, 1.0, 1, 0, True) > 0.8
         table = calibration["confidence"][halt]["reliability"]
-        assert sum(row["answers"] for row in table) == 12 * 6
+        assert sum(row["answers"] for row in table) == 12 * 4
 
 
 def test_a_checkpoint_that_solves_nothing_keeps_no_tolerance(
