@@ -57,6 +57,8 @@ def solve(
     deadline_ms: options.DeadlineMs = None,
     tolerance: options.Tolerance = None,
     stop: options.Stop = Budget.stop,
+    halt: options.Halt = Budget.halt,
+    patience: options.Patience = None,
     seed: options.Seed = 0,
     noise: options.Noise = 0.0,
     selection: options.Selection = "residual",
