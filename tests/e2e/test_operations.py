@@ -18,7 +18,7 @@ HISTOGRAMS = {
 }  # fmt: skip
 COUNTERS = {
     "eqr_solves", "eqr_trajectories", "eqr_outer_steps", "eqr_requests_rejected",
-    "eqr_cache_hits", "eqr_cache_misses",
+    "eqr_cache_hits", "eqr_cache_misses", "eqr_fanout_tasks",
 }  # fmt: skip
 GAUGES = {"eqr_slots", "eqr_slots_busy", "eqr_requests_waiting", "eqr_store_up", "eqr_jobs"}
 
