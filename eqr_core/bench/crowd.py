@@ -17,7 +17,7 @@ from eqr_core.engine.engine import Engine
 from eqr_core.engine.turns import FRESH_STEPS
 
 EASY = 20
-"""Different easy puzzles: those that take the fewest outer steps."""
+"""Different easy puzzles at most, of the quarter that takes the fewest outer steps."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def measure_arrivals(
     """
     name = workload.card.name
     ranked = _easiest(workload)
-    easy = ranked[:EASY]
+    easy = ranked[: max(1, min(EASY, len(ranked) // 4))]
     engine = Engine([workload.checkpoint], slots=slots, queue=max(1024, hard))
 
     def arrive() -> list[float]:
@@ -117,10 +117,10 @@ def _easiest(workload: Workload) -> list[int]:
 
 
 def _settled(engine: Engine, request_id: str, breadth: int) -> bool:
-    """Whether the request has surely spent what a fresh one may."""
+    """Whether the request is no longer fresh; then it may have lost its slot and step no more."""
     progress = engine.progress(request_id)
-    width = min(breadth, engine.slots)
-    return progress is not None and progress.iteration > 1 + FRESH_STEPS / width
+    steps = min(FRESH_STEPS, FRESH_STEPS // min(breadth, engine.slots) + 2)
+    return progress is not None and progress.iteration >= steps
 
 
 def _summary(seconds: Sequence[float], hard: int, requests: int) -> Arrivals:

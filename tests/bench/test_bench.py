@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from eqr_core.bench.crowd import measure_arrivals
 from eqr_core.bench.match import Fixed, match_fixed
 from eqr_core.bench.roofline import count_work, paper_operator
 from eqr_core.bench.static import StaticBatches
@@ -86,6 +87,15 @@ def test_the_command_prints_what_it_measured(files: list[str], workload: Workloa
     assert set(document["company"].values()) == {0}
     assert len(document["company"]) == 4
     assert "answers that differ" in CliRunner().invoke(app, args).stdout
+
+
+@pytest.mark.parametrize("requests", [12, 3])
+@pytest.mark.parametrize("slots", [1, 4])
+def test_easy_puzzles_arrive_among_hard_ones(workload: Workload, slots: int, requests: int) -> None:
+    alone, crowded = measure_arrivals(workload, slots, 12, requests, 3)
+    assert (alone.count, crowded.count) == (3, 3)
+    assert (crowded.hard, crowded.requests) == (12, requests)
+    assert 0 < alone.median_ms <= alone.p99_ms
 
 
 @pytest.mark.parametrize(
