@@ -1,12 +1,13 @@
-# The service for CPUs (the default) and for NVIDIA GPUs:
-#   docker build --tag eqr:0.1.0 .
-#   docker build --tag eqr:0.1.0-cuda --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
-# torch comes from TORCH_INDEX, all else from pip's configured index (PIP_INDEX_URL for another).
+# The service for CPUs and NVIDIA GPUs:
+#   docker build --tag eqr:0.1.0 --build-arg TORCH_INDEX=URL .
+# TORCH_INDEX is the package index of the torch build that is wanted, as PyTorch's installation page
+# names them: for CPUs (a fifth of the size) or for one version of CUDA. Without it torch comes, as
+# all else does, from pip's configured index (PIP_INDEX_URL for another), usually with CUDA.
 # torch's CUDA builds bring CUDA's libraries along, so both share one base; the host brings the driver.
 FROM python:3.12-slim-bookworm AS build
 
 ARG PIP_INDEX_URL
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX
 # Extras of pyproject.toml: "service,train" for eqr train --ray.
 ARG EXTRAS=service
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -15,7 +16,7 @@ RUN python -m venv /opt/eqr
 ENV PATH=/opt/eqr/bin:$PATH
 COPY constraints.txt ./
 # Alone and without what it needs: no other package may come from that index.
-RUN pip install --constraint constraints.txt --no-deps --index-url "$TORCH_INDEX" torch \
+RUN pip install --constraint constraints.txt --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch \
     && pip install --constraint constraints.txt setuptools wheel
 COPY pyproject.toml README.md LICENSE ./
 COPY eqr_core ./eqr_core

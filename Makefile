@@ -70,7 +70,7 @@ proto: venv
 	$(BIN)/buf format --write
 	$(BIN)/python proto/generate.py
 
-# Known vulnerabilities of the pinned versions. It asks pypi.org, and the answer changes by the day,
+# Known vulnerabilities of the pinned versions. It asks the package index, and the answer changes by the day,
 # so it is no part of `make test`: `.ci/audit` is for every night and before a release.
 audit: $(AUDIT)/bin/pip-audit
 	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
