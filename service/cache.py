@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from eqr_core.engine.confidence import FIELD
+from eqr_core.model.sizes import count, fits
 from service.orders import ANY_MODEL, Order
 from service.problems import Refusal, refusal_of
 from service.schemas import ModelAnswer, SolveAnswer, Timing
@@ -39,9 +40,11 @@ def suited(models: Sequence[ModelAnswer], order: Order) -> ModelAnswer | None:
     fitting = [
         model
         for model in models
-        if name in (ANY_MODEL, model.name) and model.task == task.name and task.size in model.sizes
+        if name in (ANY_MODEL, model.name)
+        and model.task == task.name
+        and fits(model.sizes, task.size)
     ]
-    return min(fitting, key=lambda model: len(model.sizes), default=None)
+    return min(fitting, key=lambda model: count(model.sizes), default=None)
 
 
 def key_of(order: Order, model: ModelAnswer) -> str:

@@ -20,6 +20,7 @@ from eqr_core.engine.answer import Answer, Progress, SolveRequest
 from eqr_core.engine.async_engine import AsyncEngine
 from eqr_core.engine.budget import MAX_DEADLINE_MS
 from eqr_core.engine.runner import arithmetic
+from eqr_core.model.sizes import named
 from eqr_core.tasks import task_at
 from service.fanout_cost import Cost, shares, widest_wave
 from service.fanout_nodes import Nodes, free_workers, measure, other_nodes
@@ -165,7 +166,7 @@ class FanOut:
             if name not in self._packed:
                 packed = pack(self._engine, name)
                 self._packed[name] = packed.key, ray.put(packed)
-            for size in card.sizes:
+            for size in named(card.sizes):
                 rows, columns = map(int, size.split("x"))
                 task = task_at(card.task, rows, columns)
                 self._costs[name, size] = measure(

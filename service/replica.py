@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from eqr_core.engine.answer import Answer, SolveRequest
 from eqr_core.engine.budget import Budget
 from eqr_core.errors import DeadlineExceeded, EngineStopped, EqrError, ModelError
+from eqr_core.model.sizes import named
 from eqr_core.tasks import task_at
 from service.load import Load
 from service.metrics import Collected, SolverMetrics
@@ -181,7 +182,7 @@ class Solver:
 def warm_engine(
     models: Sequence[str], *, slots: int = 1, queue: int = 1, observer: Observer | None = None
 ) -> Engine:
-    """An engine that has solved an example with every model at every size: no user's is first.
+    """An engine that has solved an example of every size that a model names: no user is first.
 
     `models` are names or folders; none: the whole zoo. ModelError, CheckpointError.
     """
@@ -194,7 +195,7 @@ def warm_engine(
     engine = Engine(names, slots=slots, queue=queue, observer=observer)
     budget = Budget(depth=1, breadth=1, stop="exhausted")
     for name, card in engine.models.items():
-        for size in card.sizes:
+        for size in named(card.sizes):
             rows, columns = (int(part) for part in size.split("x"))
             task = task_at(card.task, rows, columns)
             engine.solve([SolveRequest(task, task.example, name, budget)])

@@ -14,6 +14,7 @@ from eqr_core.evaluation.rows import Puzzle, parse_rows
 from eqr_core.model.card import Card
 from eqr_core.model.checkpoint import build_operator, find_checkpoint, load_checkpoint
 from eqr_core.model.operator import Operator
+from eqr_core.model.sizes import fits
 from eqr_core.tasks.base import Grid, Task
 
 
@@ -38,7 +39,7 @@ class Workload:
         checkpoint = find_checkpoint(model)
         weights, card = load_checkpoint(checkpoint)
         task = puzzles[0].task
-        if task.name != card.task or task.size not in card.sizes:
+        if task.name != card.task or not fits(card.sizes, task.size):
             raise ModelError(
                 f"{card.name} solves {card.task} {', '.join(card.sizes)}, "
                 f"not {task.name} {sizes[0]}"

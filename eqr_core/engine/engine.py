@@ -32,11 +32,15 @@ from eqr_core.model.checkpoint import (
     find_checkpoint,
     load_checkpoint,
 )
+from eqr_core.model.sizes import count, fits
 from eqr_core.tasks.base import Task
 
 __all__ = ["Answer", "Engine", "Progress", "SolveRequest", "TrajectoryResult"]
 
 Weights = dict[str, Tensor]
+
+MAX_LANES = 64
+"""Lanes kept while others work: a model may solve thousands of sizes."""
 
 SLICE_SECONDS = 0.005
 """After this a tick starts no more groups of rows of a lane, so that who arrives is soon seen."""
@@ -142,7 +146,7 @@ class Engine:
         fitting = [
             card
             for card in self.models.values()
-            if card.task == task.name and task.size in card.sizes
+            if card.task == task.name and fits(card.sizes, task.size)
         ]
         if not fitting:
             have = ", ".join(
@@ -150,7 +154,7 @@ class Engine:
                 for card in self.models.values()
             )
             raise ModelError(f"no model solves {task.name} {task.size}; there is {have}")
-        return min(fitting, key=lambda card: len(card.sizes)).name
+        return min(fitting, key=lambda card: count(card.sizes)).name
 
     def submit(self, request: SolveRequest, moment: float | None = None) -> str:
         """Take a request and return its id.
@@ -170,6 +174,7 @@ class Engine:
         if request.task.verify(request.grid, request.grid):
             self._ready[request.id] = already_solved(request)
             return request.id
+        self._close_idle_lanes()
         lane = self._lane(request.task, request.model)
         lane.submit(request, time.monotonic() if moment is None else moment)
         self._lane_of[request.id] = lane
@@ -283,11 +288,17 @@ class Engine:
             self._lanes[model, task.size] = lane
         return lane
 
+    def _close_idle_lanes(self) -> None:
+        """Make room for one more lane, the oldest idle ones first."""
+        idle = [key for key, lane in self._lanes.items() if not lane.active]
+        for key in idle[: max(0, len(self._lanes) - MAX_LANES + 1)]:
+            del self._lanes[key]
+
     def _check_fit(self, task: Task, name: str) -> None:
         card = self.models.get(name)
         if card is None:
             raise ModelError(f"unknown model {shown(name)}; there is {', '.join(self.models)}")
-        if card.task != task.name or task.size not in card.sizes:
+        if card.task != task.name or not fits(card.sizes, task.size):
             raise ModelError(
                 f"{name} solves {card.task} {', '.join(card.sizes)}, not {task.name} {task.size}"
             )

@@ -32,7 +32,7 @@ from eqr_core.evaluation.shares import Share
 from eqr_core.evaluation.trace import Traces, follow
 from eqr_core.model.card import Card
 from eqr_core.model.checkpoint import build_operator, load_checkpoint, update_card
-from eqr_core.tasks import task_at
+from eqr_core.model.sizes import fits
 
 TARGET = 0.995
 LEAST_RECALL = 0.5
@@ -138,10 +138,11 @@ def calibrate(
         if not 0 < share <= 1:
             raise DataError(f"{name} is {share}; it must be above 0 and at most 1")
     weights, card = load_checkpoint(folder)
-    side = round(puzzles.cells**0.5)
-    task = task_at(card.task, side, side)
-    if task.size not in card.sizes:
-        raise ModelError(f"{card.name} solves {', '.join(card.sizes)}, not {task.size}")
+    task = puzzles.task
+    if task.name != card.task or not fits(card.sizes, task.size):
+        raise ModelError(
+            f"{card.name} solves {card.task} {', '.join(card.sizes)}, not {task.name} {task.size}"
+        )
     operator = build_operator(weights, card, task)
     recording = follow(
         operator,

@@ -21,6 +21,7 @@ from eqr_core.evaluation.sweep import Settings, Sweep
 from eqr_core.evaluation.workers import Job, compute
 from eqr_core.model.card import Card
 from eqr_core.model.checkpoint import check_sizes, find_checkpoint, read_card
+from eqr_core.model.sizes import fits
 
 MAX_WORKERS = 256
 OnRows = Callable[[int, int | None], None]
@@ -96,7 +97,7 @@ def _check(rows: Sequence[PuzzleRow], card: Card) -> list[Subject]:
     for number, row in enumerate(rows):
         (puzzle,) = parse_rows([row], number)
         task = puzzle.task
-        if task.name != card.task or task.size not in card.sizes:
+        if task.name != card.task or not fits(card.sizes, task.size):
             raise ModelError(
                 f"{card.name} solves {card.task} {', '.join(card.sizes)}; puzzle {number + 1} is "
                 f"{task.name} {task.size}"

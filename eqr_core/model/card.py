@@ -11,9 +11,9 @@ from typing import Any
 
 from eqr_core.errors import CheckpointError, ModelError
 from eqr_core.model.config import OperatorConfig
+from eqr_core.model.sizes import is_size
 
 FORMAT_VERSION = 1
-SIZE = re.compile(r"[1-9]\d{0,4}x[1-9]\d{0,4}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -25,7 +25,7 @@ class Card:
     task: str
     operator: OperatorConfig
     sizes: tuple[str, ...]
-    """Grid sizes it was trained or measured on, for instance ``9x9``."""
+    """Grid sizes it was trained or measured on, for instance ``9x9``; ``5x5-60x60`` is a range."""
     digest: str = ""
     """SHA-256 of model.safetensors, in hex; filled in by `save_checkpoint`."""
     parameters: int = 0
@@ -51,7 +51,7 @@ class Card:
         self._require("operator", isinstance(values["operator"], OperatorConfig), "an object")
         self._require("name", bool(self.name), "text that is not empty")
         self._require("task", self.task == self.operator.task, "the operator's task")
-        sized = bool(self.sizes) and all(SIZE.fullmatch(size) for size in self.sizes)
+        sized = bool(self.sizes) and all(map(is_size, self.sizes))
         self._require("sizes", sized, 'sizes such as ["9x9"]')
         counted = type(self.parameters) is int and self.parameters >= 0
         self._require("parameters", counted, "a whole number")

@@ -25,6 +25,7 @@ from eqr_core.errors import CheckpointError, ModelError
 from eqr_core.model.card import Card
 from eqr_core.model.config import OperatorConfig
 from eqr_core.model.operator import Operator
+from eqr_core.model.sizes import named
 from eqr_core.tasks import task_at
 from eqr_core.tasks.base import Task
 
@@ -133,9 +134,9 @@ def find_checkpoint(name_or_path: str) -> Path:
 
 
 def check_sizes(card: Card) -> None:
-    """ModelError unless the card's operator fits its task at each of the card's sizes."""
+    """ModelError unless the card's operator fits its task at each size that the card names."""
     operator = Operator.blueprint(card.operator)
-    for size in card.sizes:
+    for size in named(card.sizes):
         rows, columns = map(int, size.split("x"))
         try:
             operator.for_task(task_at(card.task, rows, columns))

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from eqr_core.errors import GridError, ModelError, RecipeError
 from eqr_core.model.config import OperatorConfig
+from eqr_core.model.sizes import is_size, named
 from eqr_core.tasks import task_at
 from eqr_core.tasks.base import Task
 
@@ -140,7 +141,8 @@ class Recipe:
     validate_every: int = 1000
     """Optimiser steps between two validations."""
     untrained_sizes: tuple[str, ...] = ()
-    """Sizes the checkpoint is offered for without having seen them; never with `token`."""
+    """Sizes the checkpoint is offered for without having seen them, as cards state them (`sizes`);
+    never with `token`."""
 
     held_out: tuple[HeldOut, ...] = ()
     """Where there are any, the best checkpoint is the one that does best on them on average: it
@@ -165,7 +167,10 @@ class Recipe:
         if self.act and self.supervision == "trajectory":
             raise RecipeError("supervision trajectory runs every sample to depth; set act = false")
         _check_limits(self, "")
-        sizes = [*(mix.size for mix in self.puzzles), *self.untrained_sizes]
+        for size in self.untrained_sizes:
+            if not is_size(str(size)):
+                raise RecipeError(f"untrained_sizes: {size!r} must read like 9x9 or 5x5-60x60")
+        sizes = [*(mix.size for mix in self.puzzles), *named(self.untrained_sizes)]
         if not self.puzzles:
             raise RecipeError("puzzles is empty; the recipe needs at least one size")
         if len(set(sizes)) < len(sizes):

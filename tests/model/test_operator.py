@@ -419,6 +419,8 @@ def test_a_configuration_from_before_the_baselines_loads_as_it_was() -> None:
         ("trm", 42, 4_854_785),
         ("hrm", 2 * (2 + 1) * 4, 27_274_753),
         ("feedforward", 42, 101_714_945),
+        ("maze30-paper", 15, 263_809),
+        ("maze", 12, 41_409),
     ],
 )
 def test_operators_of_the_paper_and_its_baselines(
