@@ -25,6 +25,8 @@ VERSION = "2"
 MAX_BYTES = 1 << 18
 """Larger answers, of many trajectories with their histories, are not kept."""
 
+NEAR_SECONDS = 0.2
+"""Deadlines this near to each other are one: those of the same requests sent at the same time."""
 WORTH_SECONDS = 0.1
 """With less time left, a solve of one's own would not end better than the one waited for."""
 
@@ -109,7 +111,7 @@ class Cache:
         key = key_of(order, model)
         found = await self._kept(key)
         flight = self._flights.get(key)
-        if found is None and flight is not None and flight.end <= order.end:
+        if found is None and flight is not None and flight.end <= order.end + NEAR_SECONDS:
             found = await self._follow(flight, order)
         self._count(found is not None)
         if found is not None:

