@@ -63,7 +63,8 @@ class SolveBody(RequestModel):
 
     # Any: the parser of grids tells what is wrong, and at which place.
     grid: Any = Field(
-        description="Rows of integers (0: blank), or one string of digits ('.' or '0': blank).",
+        description="A Sudoku: rows of integers (0: blank), or one string of digits ('.' or '0': "
+        "blank). A maze: rows of '#', ' ', 'S' and 'G', or one string with '/' between them.",
         json_schema_extra={
             "anyOf": [
                 {"type": "string"},

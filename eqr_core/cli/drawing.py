@@ -16,7 +16,7 @@ GIVEN, FILLED, RULE = "bold", "cyan", "dim"
 
 
 def draw_grid(task: Task, grid: Grid, answer: Grid) -> Text:
-    """`answer` with its boxes drawn; the clues of the input `grid` stand out."""
+    """`answer` with its boxes drawn, if it has some; what stands in the input `grid` stands out."""
     height, width = getattr(task, "box", (task.rows, task.columns))
     cell = max(len(str(value)) for row in answer for value in row)
     rule = "+".join("-" * (width * (cell + 1) + 1) for _ in range(task.columns // width))
@@ -28,7 +28,7 @@ def draw_grid(task: Task, grid: Grid, answer: Grid) -> Text:
             if c and c % width == 0:
                 picture.append(" |", RULE)
             shown = str(value) if value else "."
-            picture.append(" " + shown.rjust(cell), GIVEN if clue else FILLED)
+            picture.append(" " + shown.rjust(cell), GIVEN if clue and clue == value else FILLED)
         picture.append("\n")
     return picture
 

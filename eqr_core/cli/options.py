@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-Grid = Annotated[str, typer.Argument(help="The grid as digits, . or 0 for blanks; - reads it.")]
+Grid = Annotated[
+    str, typer.Argument(help="Digits, . or 0 for blanks; a maze has / between rows; - reads it.")
+]
 Model = Annotated[str | None, typer.Option(help="Name or folder of a checkpoint.")]
 Task = Annotated[str | None, typer.Option(help="Task, where the grid does not tell.")]
 DeadlineMs = Annotated[float | None, typer.Option(help="Time limit in ms.")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from eqr_core.data.form import Form
 from eqr_core.data.maze_form import MazeForm
 from eqr_core.data.sudoku_form import SudokuForm
-from eqr_core.tasks import FAMILIES
+from eqr_core.tasks import family_of
 from eqr_core.tasks.base import Task
 
 FORMS: dict[str, Form] = {form.name: form for form in (SudokuForm(), MazeForm())}
@@ -21,5 +21,4 @@ def form_of(name: str) -> Form:
 
 def task_of_text(question: str) -> Task:
     """The task and size that a puzzle's text shows; DataError where it is of no size."""
-    name = next(family.name for family in FAMILIES if family.recognises(question))
-    return form_of(name).task_of(question)
+    return form_of(family_of(question).name).task_of(question)

@@ -27,7 +27,12 @@ def parse_grid(raw: object, task: str | None = None) -> tuple[Task, Grid]:
     """
     if task is not None:
         return _family(task).parse(raw)
-    return next(family for family in FAMILIES if family.recognises(raw)).parse(raw)
+    return family_of(raw).parse(raw)
+
+
+def family_of(raw: object) -> Family:
+    """The family whose grid `raw` looks like."""
+    return next(family for family in FAMILIES if family.recognises(raw))
 
 
 def task_at(name: str, rows: int, columns: int) -> Task:

@@ -6,7 +6,6 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -29,10 +28,9 @@ PATHS = {"perfect": [3, 9], "walls": [3, 6]}
 
 def small(name: str) -> Recipe:
     base = load_recipe(name)
-    width = {"hidden": 16, "heads": 2} if base.operator.mixer == "attention" else {"hidden": 8}
     return replace(
         base,
-        operator=replace(base.operator, **width),
+        operator=replace(base.operator, hidden=16, heads=2),
         puzzles=(
             SizeMix("9x9", 1.0, 4, 40, generator=PATHS),
             SizeMix("7x10", 1.0, 4, 30, generator=PATHS),
@@ -139,4 +137,4 @@ def test_a_recipe_without_the_new_fields_reads_as_it_did() -> None:
     assert Recipe.from_dict(values) == load_recipe("sudoku")
     full = load_recipe("maze")
     assert Recipe.from_dict(full.to_dict()) == full
-    assert np.all([mix.options for mix in full.puzzles])
+    assert all(mix.options for mix in full.puzzles)
