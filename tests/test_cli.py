@@ -93,7 +93,7 @@ def test_solve_reads_the_grid_from_standard_input(model: Path) -> None:
         (["1..."], "4 cells"),
         (["11.. .... .... ...."], "row 1"),
         (["9... .... .... ...."], "row 1, column 1"),
-        (["#"], "1 cells"),
+        (["x"], "1 cells"),
         ([FULL[:-1] + "2"], "row 4"),
         ([GRID, "--task", "chess"], "unknown task 'chess'"),
         ([GRID, "--depth", "0"], "depth: 0"),

@@ -77,6 +77,9 @@ def _small(recipe: Recipe) -> Recipe:
             replace(mix, batch=min(mix.batch, 4), generate=min(mix.generate, 20))
             for mix in recipe.puzzles
         ),
+        held_out=tuple(
+            replace(one, rows=min(one.rows, 4), depth=min(one.depth, 4)) for one in recipe.held_out
+        ),
         steps=STEPS,
         validate_every=2,
         validation_rows=min(recipe.validation_rows, 8),
