@@ -157,7 +157,7 @@ class Operator(nn.Module):
         """
         if self.config.mixer != "units":
             e = math.sqrt(self.config.hidden) * self.embedding[tokens.long()]
-            return e.view(len(tokens), *self.state_shape)
+            return e.view(len(tokens), *self.state_shape) if self.config.mixer == "grid" else e
         # A product, not a lookup: its gradient on a GPU is one too, not a queue for three rows.
         kinds = F.one_hot(self.candidate_kinds(tokens), CANDIDATE_KINDS).to(self.embedding.dtype)
         return (kinds @ self.embedding).view(len(tokens), *self.state_shape)
@@ -227,9 +227,10 @@ class Operator(nn.Module):
     def read(self, state: State) -> tuple[Tensor, Tensor]:
         """Logits [batch, tokens, values] and halting outputs [batch, q_outputs], float32."""
         z = state[0]
-        logits = self.head(z).float().view(len(z), self.task.tokens, -1)
+        logits = self.head(z).float()
         if self.config.mixer not in POOLED:
             return logits, self.q_head(z[:, 0].float())
+        logits = logits.view(len(z), self.task.tokens, -1)
         axes = tuple(range(1, z.ndim - 1))
         pooled = torch.cat([z.mean(axes), z.amax(axes)], dim=-1).float()
         return logits, self.q_head(pooled)

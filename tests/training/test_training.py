@@ -278,7 +278,7 @@ def test_data_files_replace_generated_puzzles(tmp_path: Path) -> None:
     assert len(sources[0].question) == 16
     nine = tmp_path / "nine.csv"
     write_puzzles(nine, generate_sudoku(Sudoku((3, 3)), 2, 5))
-    with pytest.raises(DataError, match="81 cells"):
+    with pytest.raises(DataError, match="sudoku of 9x9; the recipe sudoku4 has 4x4, 6x6"):
         open_puzzles(tiny(), [nine], lambda text: None)
 
 
