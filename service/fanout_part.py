@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from eqr_core.engine.answer import Answer, Progress, SolveRequest
 from eqr_core.engine.trajectory import Trajectory
 from eqr_core.errors import DeadlineExceeded, QueueFull
-from service.fanout_worker import Report
+from service.fanout_worker import Began, Report
 
 SILENT_SECONDS = 20.0
 """A worker that has begun and says nothing for so long counts as dead."""
@@ -62,14 +62,16 @@ async def follow(
     that of the try, by which news of an earlier one are known.
     """
     number = part.tries
+    begun = False  # as `part.begun`, which is set only when the event has been taken in
     event: Event = None
     try:
         async with aclosing(_reports(part, places, patient)) as reports:
             while True:
-                async with asyncio.timeout(SILENT_SECONDS if part.away and part.begun else None):
+                async with asyncio.timeout(SILENT_SECONDS if part.away and begun else None):
                     event = await anext(reports, None)
                 if event is None or isinstance(event, Answer):
                     break
+                begun = begun or isinstance(event, Began)
                 events.put_nowait((part, number, event))
     except DeadlineExceeded:
         event = None

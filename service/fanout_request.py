@@ -78,6 +78,7 @@ def _shards(
         part = request.wave[start : start + size]
         start += size
         first = part[0]
-        budget = replace(asked.budget, depth=first.depth, breadth=size, nfe=None)
-        shard = Shard(first.index, first.wave)
+        # Its depth stays, as the patience may not be above it; the wave may have less of it.
+        budget = replace(asked.budget, breadth=size, nfe=None)
+        shard = Shard(first.index, first.wave, first.depth)
         yield part, replace(asked, budget=budget, shard=shard, id=f"{asked.id}/{first.index}")

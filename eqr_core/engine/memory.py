@@ -57,7 +57,9 @@ def free_memory() -> int:
     """Bytes that this process can still take: the machine's, or its container's if fewer."""
     free = _machine()
     limit, used = _number(GROUP / "memory.max"), _number(GROUP / "memory.current")
-    return free if limit is None or used is None else max(0, min(free, limit - used))
+    if limit is None or used is None:
+        return free
+    return max(0, min(free, limit - used + _reclaimable()))
 
 
 def _machine() -> int:
@@ -67,6 +69,15 @@ def _machine() -> int:
         return int(available.split()[1]) * 1024
     except (OSError, StopIteration, ValueError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _reclaimable() -> int:
+    """Bytes of files that the container has read, which the kernel gives up for anything else."""
+    try:
+        lines = (GROUP / "memory.stat").read_text(encoding="ascii").splitlines()
+        return int(next(line for line in lines if line.startswith("inactive_file ")).split()[1])
+    except (OSError, StopIteration, ValueError):
+        return 0
 
 
 def _number(path: Path) -> int | None:

@@ -63,6 +63,8 @@ class Shard:
     first: int
     """Index of its first trajectory in the request."""
     wave: int
+    depth: int | None = None
+    """Outer steps at most, where the wave has fewer than the budget's depth."""
 
 
 @dataclass(eq=False)

@@ -34,7 +34,9 @@ def begin_wave(request: Request) -> bool:
     if width < 1:
         return False
     number = request.wave[0].wave + 1 if request.wave else 0
-    first, number = (shard.first, shard.wave) if shard else (started, number)
+    first = started
+    if shard:
+        first, number, depth = shard.first, shard.wave, min(depth, shard.depth or depth)
     request.wave = [Trajectory(first + i, number, depth) for i in range(width)]
     request.trajectories.extend(request.wave)
     request.cut_at = None

@@ -21,7 +21,6 @@ def test_a_step_that_cannot_be_compiled_goes_on_plain_after_one_line(
 ) -> None:
     """With no compiler of C++ that works, and with nothing compiled before."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (str(tmp_path / "none"),))
     torch._dynamo.reset()
     config = tiny.config(updates=3)
     operator = Operator(config, tiny.TASK)
@@ -32,7 +31,9 @@ def test_a_step_that_cannot_be_compiled_goes_on_plain_after_one_line(
         part[None] for part in initial_state(0, 0, operator.state_shape, operator.state_count)
     )
     step = CompiledStep(operator)
-    with torch.inference_mode(), caplog.at_level(logging.WARNING, "eqr_core.engine.compiling"):
+    no_compiler = torch._inductor.config.patch({"cpp.cxx": (str(tmp_path / "none"),)})
+    logged = caplog.at_level(logging.WARNING, "eqr_core.engine.compiling")
+    with no_compiler, torch.inference_mode(), logged:
         for _ in range(2):
             for made, plain in zip(step(state, e), operator.outer_step(state, e), strict=True):
                 assert torch.equal(made, plain)

@@ -167,7 +167,7 @@ def running(cluster: Cluster) -> dict[int, Any]:
 
 
 async def disturbed(
-    fanout: FanOut, request: SolveRequest, disturb: Callable[[], None]
+    fanout: FanOut, cluster: Cluster, request: SolveRequest, disturb: Callable[[], None]
 ) -> tuple[Answer, int]:
     """The answer of `request`, in the middle of which `disturb` was called, and where that was."""
     seen = 0
@@ -175,7 +175,7 @@ async def disturbed(
         async for event in events:
             if isinstance(event, Answer):
                 return event, seen
-            if not seen and event.iteration > 5 and fanout._in_flight == OTHERS:
+            if not seen and event.iteration > 5 and len(running(cluster)) == OTHERS:
                 seen = event.iteration
                 await asyncio.to_thread(disturb)
     raise AssertionError("no answer")
@@ -228,14 +228,14 @@ def test_an_answer_is_the_same_with_fan_out(
 def test_a_killed_worker_changes_nothing(
     solver: Solver, fanout: FanOut, cluster: Cluster, alone: Callable[[SolveRequest], Answer]
 ) -> None:
-    request = replace(REQUEST, budget=replace(BUDGET, depth=600))
+    request = replace(REQUEST, budget=replace(BUDGET, depth=2048))
     before = shards(solver)
 
     def kill() -> None:
         (pid, *_) = running(cluster)
         os.kill(pid, signal.SIGKILL)
 
-    answer, at = asyncio.run(disturbed(fanout, request, kill))
+    answer, at = asyncio.run(disturbed(fanout, cluster, request, kill))
     assert at
     assert_same(answer, alone(request))
     assert moved(before, solver)
@@ -286,12 +286,12 @@ def test_what_no_worker_can_run_is_lost_and_told(
     before, good = shards(solver), fanout._packed["tiny"]
     fanout._packed["tiny"] = ("damaged", ray.put(b"no checkpoint"))
     try:
-        answer = asyncio.run(fanout.submit(replace(LONG, budget=replace(BUDGET, depth=600))))
+        answer = asyncio.run(fanout.submit(replace(LONG, budget=replace(BUDGET, depth=2048))))
     finally:
         fanout._packed["tiny"] = good
     assert since(before, solver) == {"retried": (TRIES - 1) * OTHERS, "lost": OTHERS}
     assert (answer.lost, answer.started, answer.finish_reason) == (8, 4, "exhausted")
-    whole = alone(replace(LONG, budget=replace(BUDGET, depth=600)))
+    whole = alone(replace(LONG, budget=replace(BUDGET, depth=2048)))
     assert answer.trajectories == whole.trajectories[:4]
 
 
@@ -309,7 +309,10 @@ def test_a_worker_of_another_kind_leaves_its_shard(
 
 
 def test_what_nobody_takes_runs_here(
-    solver: Solver, fanout: FanOut, alone: Callable[[SolveRequest], Answer]
+    solver: Solver,
+    fanout: FanOut,
+    alone: Callable[[SolveRequest], Answer],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     @ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")
     def hold(path: str) -> None:
@@ -321,7 +324,9 @@ def test_what_nobody_takes_runs_here(
     held = [hold.remote(os.devnull) for _ in range(OTHERS + 1)]
     try:
         wait(lambda: ray.available_resources().get("CPU", 0.0) == 0.0)  # type: ignore[no-untyped-call]
-        fanout.workers = OTHERS
+        # They were free when it last looked.
+        monkeypatch.setattr("service.fanout.free_workers", lambda settings: OTHERS)
+        wait(lambda: fanout.workers == OTHERS)
         assert_same(asyncio.run(fanout.submit(REQUEST)), alone(REQUEST))
     finally:
         for one in held:
@@ -332,14 +337,14 @@ def test_what_nobody_takes_runs_here(
 def test_a_killed_node_changes_nothing(
     solver: Solver, fanout: FanOut, cluster: Cluster, alone: Callable[[SolveRequest], Answer]
 ) -> None:
-    request = replace(REQUEST, budget=replace(BUDGET, depth=600))
+    request = replace(REQUEST, budget=replace(BUDGET, depth=2048))
     before = shards(solver)
 
     def kill() -> None:
         (node, *_) = running(cluster).values()
         cluster.remove_node(node, allow_graceful=False)
 
-    answer, at = asyncio.run(disturbed(fanout, request, kill))
+    answer, at = asyncio.run(disturbed(fanout, cluster, request, kill))
     assert at
     assert_same(answer, alone(request))
     assert moved(before, solver)

@@ -177,6 +177,12 @@ def test_without_a_win_all_is_the_same(
         assert workers.counted["done"] == workers.counted.total() > 0
 
 
+def test_a_wave_may_have_less_depth_than_the_budgets_patience(engines: list[AsyncEngine]) -> None:
+    budget = replace(WIDE, nfe=2 * WIDE.breadth, halt="unchanged", patience=6)
+    asked = replace(BASE, budget=budget)
+    assert_same(solve(asked, Workers(engines, well)), alone(asked))
+
+
 def test_a_wave_is_won_at_the_same_step(
     engines: list[AsyncEngine], won: list[tuple[int, SolveRequest]]
 ) -> None:
