@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from eqr_core.engine.answer import Answer, Progress, SolveRequest
 from eqr_core.engine.async_engine import AsyncEngine
@@ -116,15 +117,18 @@ class FanOut:
     async def _away(self, asked: SolveRequest) -> Reports:
         reports = self._launch(asked)
         self._in_flight += 1
-        ended = False
+        begun = ended = False
         try:
             async for report in reports:
+                begun = True
                 yield await report
             ended = True
         finally:
             self._in_flight -= 1
-            if not ended:
+            if begun and not ended:
                 ray.cancel(reports)
+            elif not ended:
+                threading.Thread(target=_cancel_begun, args=(reports,), daemon=True).start()
 
     def _launch(self, asked: SolveRequest) -> Any:
         """Start the task of one shard; a generator of references to its reports."""
@@ -172,6 +176,19 @@ class FanOut:
                 self._costs[name, size] = measure(
                     self._run_and_wait, task, name, self._settings.slots
                 )
+
+
+def _cancel_begun(reports: Any) -> None:
+    """Cancel a shard once it has begun.
+
+    Ray 2.60 aborts the process that cancels a task at the moment in which a worker takes it
+    ("Tried to complete task that was not pending"), and that process is the solver.
+    """
+    try:
+        next(reports)
+    except (StopIteration, RayError):
+        return
+    ray.cancel(reports)
 
 
 def _end(request: SolveRequest) -> float:
