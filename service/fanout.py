@@ -181,8 +181,9 @@ class FanOut:
 def _cancel_begun(reports: Any) -> None:
     """Cancel a shard once it has begun.
 
-    Ray 2.60 aborts the process that cancels a task at the moment in which a worker takes it
-    ("Tried to complete task that was not pending"), and that process is the solver.
+    Ray 2.60 aborts the process that cancels a task which it holds for pending though a worker has
+    it ("Tried to complete task that was not pending"), and that process is the solver. Seen with
+    tasks that were about to end too, which this does not help; so fan-out is off by default.
     """
     try:
         next(reports)
