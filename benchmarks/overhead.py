@@ -26,6 +26,7 @@ from eqr_core.bench.adaptive import run_adaptive, warm_up
 from eqr_core.bench.workload import Workload
 from eqr_core.cli import options
 from eqr_core.cli.bench import activity
+from eqr_core.cli.group import Commands
 from eqr_core.data.benchmark import find_puzzles
 from eqr_core.engine.answer import SolveRequest
 from eqr_core.engine.budget import Budget
@@ -51,6 +52,10 @@ class Round:
     cpu_ms: dict[str, float]
 
 
+app = typer.Typer(cls=Commands, pretty_exceptions_enable=False, add_completion=False)
+
+
+@app.callback(invoke_without_command=True)
 def main(
     model: Annotated[str, typer.Option(help="Name or folder of a checkpoint.")] = "sudoku",
     data: Annotated[Path, typer.Option(help="Puzzle file; benchmark is ours.")] = Path("benchmark"),
@@ -250,4 +255,4 @@ def _show(document: dict[str, Any], console: Console) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()
