@@ -72,6 +72,8 @@ class Item:
     nfe: int = 0
     engine_seconds: float = 0.0
     """In the engine's queue and slots."""
+    cut: bool = False
+    """Whether its deadline ended it, with the best answer so far."""
 
     @property
     def shed(self) -> bool:
@@ -200,6 +202,7 @@ def _item(puzzle: Puzzle, answer: SolveAnswer) -> Item:
         iterations=answer.iterations,
         nfe=answer.nfe,
         engine_seconds=(answer.timing_ms.queue + answer.timing_ms.solve) / 1e3,
+        cut=answer.finish_reason == "deadline",
     )
 
 

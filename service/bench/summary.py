@@ -19,7 +19,7 @@ def summarise(load: Load, slo_seconds: float) -> dict[str, Any]:
 
     Counts and latencies are of the requests that were meant to go within the measured time;
     throughput and goodput are of the puzzles answered within it, goodput of those no later than
-    `slo_seconds` after they were meant to go.
+    `slo_seconds` after they were meant to go and not cut by their deadline.
     """
     plan = load.plan
     first = plan.warm_up_seconds
@@ -43,11 +43,12 @@ def summarise(load: Load, slo_seconds: float) -> dict[str, Any]:
         "in_flight_at_end": load.in_flight,
         "puzzles": len(items),
         "answered": len(answered),
+        "cut": sum(item.cut for item in items),
         "shed": sum(item.shed for item in items),
         "errors": sum(item.code != ANSWERED and not item.shed for item in items),
         "codes": dict(Counter(item.code for item in items).most_common()),
         "throughput": _answered(ended) / seconds,
-        "goodput": _answered(one for one in ended if one.latency <= slo_seconds) / seconds,
+        "goodput": _good(one for one in ended if one.latency <= slo_seconds) / seconds,
         "slo_ms": slo_seconds * 1e3,
         "latency_ms": _percentiles(one.latency for one in measured if _has_answer(one)),
         "shed_latency_ms": _percentiles(one.latency for one in measured if _is_shed(one)),
@@ -92,6 +93,10 @@ def _bands(items: Iterable[Item]) -> list[str]:
 
 def _answered(samples: Iterable[Sample]) -> int:
     return sum(item.code == ANSWERED for one in samples for item in one.items)
+
+
+def _good(samples: Iterable[Sample]) -> int:
+    return sum(item.code == ANSWERED and not item.cut for one in samples for item in one.items)
 
 
 def _has_answer(sample: Sample) -> bool:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count, islice
 from pathlib import Path
@@ -101,6 +102,14 @@ def test_the_document_counts_what_it_says(tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "plot.svg").read_text()
     with pytest.raises(DataError):
         plot(load.samples, found, tmp_path / "plot.nothing")
+
+
+def test_an_answer_that_its_deadline_cut_is_no_goodput() -> None:
+    whole = Item("0", ANSWERED)
+    samples = [Sample(3.0, 3.0, 3.5, (one,)) for one in (whole, replace(whole, cut=True))]
+    found = summarise(ended(Plan("s", seconds=10.0), samples), slo_seconds=1.0)
+    assert (found["answered"], found["cut"]) == (2, 1)
+    assert (found["throughput"], found["goodput"]) == (0.2, 0.1)
 
 
 def test_nothing_is_told_as_nothing(tmp_path: Path) -> None:
