@@ -18,6 +18,7 @@ from service.metrics import Collected
 from service.orders import Order
 from service.problems import Refusal
 from service.schemas import ModelAnswer, ProgressAnswer, SolveAnswer
+from service.shutter import Shutter
 
 DEADLINE_GRACE_SECONDS = 5.0
 """The engine keeps the deadline; this much later the gateway stops waiting for it."""
@@ -37,6 +38,7 @@ class Gateway:
         self._solver = solver
         self._cache, self._limits, self._ceilings = cache, limits, ceilings
         self._models: list[ModelAnswer] = []
+        self._shutter = Shutter()
         self._draining = False
         self._in_flight = 0
         self._waits: set[asyncio.Timeout] = set()
@@ -89,10 +91,13 @@ class Gateway:
             outcome: SolveAnswer | Refusal = await self._call(self._solver.solve, order)
             return outcome
 
+        self._shutter.check(order)
         async with self._wait_for(order):
             outcome = await _once_more(attempt)
         if isinstance(outcome, Refusal):
+            self._shutter.refused(order, outcome)
             raise outcome
+        self._shutter.answered()
         return outcome
 
     async def stream(self, order: Order) -> AsyncGenerator[ProgressAnswer | SolveAnswer, None]:
@@ -117,12 +122,14 @@ class Gateway:
                         raise Refusal("not_ready", _DIED_TWICE) from None
 
     async def _events(self, order: Order) -> AsyncGenerator[ProgressAnswer | SolveAnswer, None]:
+        self._shutter.check(order)
         response: Any = self._solver.options(stream=True).stream.remote(order)
         try:
             while True:
                 async with self._wait_for(order):
                     event = await anext(response, None)
                 if isinstance(event, Refusal):
+                    self._shutter.refused(order, event)
                     raise event
                 if event is None:
                     return

@@ -1,41 +1,88 @@
-"""How much work a solver has in hand: what the number of solvers follows (`service/scaling.py`)."""
+"""How much work a solver has in hand.
+
+The number of solvers follows it (`service/scaling.py`), and a solver takes no request that would
+have to wait for longer than it can.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from math import ceil, inf
 from time import monotonic
 
 from eqr_core.engine.budget import Budget
 from eqr_core.engine.stats import Stats
+from service.problems import Refusal
 
 LEARNING = 0.1
 """Weight of the newest answer in the share of their budgets that answers spend."""
+PATIENCE = 0.7
+"""Share of its time that a request may wait for others: the estimate is rough."""
+MEASURED_SECONDS = 0.5
+"""Of ticks, at least, from which the speed is taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    ceiling: int
+    end: float
+    priority: int
 
 
 class Load:
     """Counts NFE in hand. Used in one event loop; `since` is where its measurements begin."""
 
-    def __init__(self, since: Stats) -> None:
-        self._ceilings = 0
+    def __init__(self, since: Stats, slots: int) -> None:
+        self._slots = slots
+        self._in_hand: set[_Held] = set()
         # Adaptive breadth spends far less than a budget allows; until answers tell, all of it.
         self._share = 1.0
+        self._answers = 0
         self._before = (monotonic(), since)
+        self._measured = since
         self._speed = 0.0
 
     @contextmanager
-    def taken(self, budget: Budget) -> Iterator[None]:
-        """A request with `budget` is in hand until the block ends."""
-        ceiling = ceiling_of(budget)
-        self._ceilings += ceiling
+    def taken(self, budget: Budget, end: float = inf, priority: int = 0) -> Iterator[None]:
+        """A request with `budget` is in hand until the block ends; its deadline is at `end`."""
+        held = _Held(ceiling_of(budget), end, priority)
+        self._in_hand.add(held)
         try:
             yield
         finally:
-            self._ceilings -= ceiling
+            self._in_hand.discard(held)
 
-    def learn(self, budget: Budget, nfe: int) -> None:
-        """An answer to `budget` took `nfe` outer steps."""
-        self._share += LEARNING * (min(1.0, nfe / ceiling_of(budget)) - self._share)
+    def learn(self, budget: Budget, nfe: int, cut: bool = False) -> None:
+        """An answer to `budget` took `nfe` outer steps; `cut` by its deadline, at least those."""
+        spent = min(1.0, nfe / ceiling_of(budget))
+        if not nfe or (cut and spent < self._share):
+            return
+        self._answers += 1
+        self._share += max(LEARNING, 1 / self._answers) * (spent - self._share)
+
+    def check_room(self, stats: Stats, end: float, left_seconds: float, priority: int) -> None:
+        """Raise a Refusal ``queue_full`` where a request could not be answered in its time.
+
+        That is so when what goes before it (lower `priority`, or as low and a deadline no later
+        than `end`) takes more than `PATIENCE` of its `left_seconds`. Where there are fewer requests
+        than slots none waits, and until answers have told what requests take nothing is known.
+        """
+        if len(self._in_hand) < self._slots or not self._answers:
+            return
+        speed = self._measure(stats)
+        before = sum(
+            held.ceiling for held in self._in_hand if (held.priority, held.end) <= (priority, end)
+        )
+        wait = self._share * before / speed if speed else 0.0
+        if wait > PATIENCE * left_seconds:
+            raise Refusal(
+                "queue_full",
+                f"requests that go first take {wait:.1f} s more, and this one has "
+                f"{left_seconds:.1f} s",
+                headers={"Retry-After": str(ceil(wait - PATIENCE * left_seconds))},
+            )
 
     def report(self, stats: Stats) -> dict[str, float]:
         """`nfe`: outer steps that the requests in hand will take, as answers so far suggest;
@@ -45,13 +92,18 @@ class Load:
         now = monotonic()
         (then, before), self._before = self._before, (now, stats)
         seconds = stats.tick_seconds - before.tick_seconds
-        if seconds > 0:
-            self._speed = (stats.outer_steps - before.outer_steps) / seconds
         return {
-            "nfe": self._share * self._ceilings,
+            "nfe": self._share * sum(held.ceiling for held in self._in_hand),
             "busy": min(1.0, seconds / max(now - then, 1e-9)),
-            "nfe_per_second": self._speed,
+            "nfe_per_second": self._measure(stats),
         }
+
+    def _measure(self, stats: Stats) -> float:
+        seconds = stats.tick_seconds - self._measured.tick_seconds
+        if seconds >= MEASURED_SECONDS or (seconds > 0 and not self._speed):
+            self._speed = (stats.outer_steps - self._measured.outer_steps) / seconds
+            self._measured = stats
+        return self._speed
 
 
 def ceiling_of(budget: Budget) -> int:

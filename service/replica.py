@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import TYPE_CHECKING, NoReturn
 
 from eqr_core.engine.answer import Answer, SolveRequest
@@ -53,7 +53,7 @@ class Solver:
             observer=lambda tick: self._metrics.observe_tick(tick),
         )
         self._metrics = SolverMetrics(since=self._engine.stats)  # the warm-up is nobody's
-        self._load = Load(since=self._engine.stats)
+        self._load = Load(since=self._engine.stats, slots=settings.slots)
         self._runner = AsyncEngine(self._engine)
         self._runner.start()
         self._fanout = self._fan_out(settings)
@@ -77,7 +77,7 @@ class Solver:
         model = self._choose(order.request)
         try:
             request = order.request_now(model)
-            with self._load.taken(request.budget):
+            with self._held(order, request):
                 answer = await self._place(request).submit(request)
         except (asyncio.CancelledError, DeadlineExceeded) as error:
             self._observe_unanswered(order, model, error)
@@ -107,7 +107,7 @@ class Solver:
         answer: Answer | None = None
         try:
             request = order.request_now(model)
-            with self._load.taken(request.budget):
+            with self._held(order, request):
                 async with aclosing(self._place(request).stream(request)) as events:
                     async for event in events:
                         if isinstance(event, Answer):
@@ -122,6 +122,12 @@ class Solver:
         if answer is not None:
             self._observe(order, answer)
             yield answer_of(order, answer)
+
+    def _held(self, order: Order, request: SolveRequest) -> AbstractContextManager[None]:
+        """`request` is in hand in the block; a Refusal where it would wait for too long."""
+        end, priority = order.end, request.priority
+        self._load.check_room(self._engine.stats, end, order.left_seconds, priority)
+        return self._load.taken(request.budget, end, priority)
 
     def _place(self, request: SolveRequest) -> AsyncEngine | FanOut:
         """Where `request` is solved: here, or here and on workers."""
@@ -140,7 +146,8 @@ class Solver:
 
     def _observe(self, order: Order, answer: Answer) -> None:
         self._metrics.observe(answer)
-        self._load.learn(order.request.budget, answer.nfe)
+        cut = answer.finish_reason == "deadline"
+        self._load.learn(order.request.budget, answer.nfe, cut)
 
     def _observe_unanswered(self, order: Order, model: str, error: BaseException) -> None:
         late = isinstance(error, DeadlineExceeded)

@@ -16,6 +16,7 @@ from eqr_core.engine.stats import Stats
 from service import load, scaling
 from service.app import application, build, number_of_ingresses, solver_cpus
 from service.load import Load
+from service.problems import Refusal
 from service.scaling import BacklogPolicy
 from service.settings import Settings, SettingsError
 
@@ -86,7 +87,7 @@ def test_a_solver_reports_what_it_has_in_hand(monkeypatch: pytest.MonkeyPatch) -
     now = 0.0
     monkeypatch.setattr(load, "monotonic", lambda: now)
     stats = Stats()
-    one = Load(stats)
+    one = Load(stats, slots=4)
     with one.taken(BUDGET), one.taken(replace(BUDGET, nfe=76)):
         now = 10.0
         stats = Stats(outer_steps=5000, tick_seconds=5.0)
@@ -100,10 +101,38 @@ def test_a_solver_reports_what_it_has_in_hand(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_request_that_fails_is_no_longer_in_hand() -> None:
-    one = Load(Stats())
+    one = Load(Stats(), slots=4)
     with pytest.raises(ValueError, match="no"), one.taken(BUDGET):
         raise ValueError("no")
     assert one.report(Stats())["nfe"] == 0
+
+
+def test_a_request_that_would_wait_too_long_is_refused_at_once() -> None:
+    one = Load(Stats(), slots=2)
+    fast = Stats(outer_steps=1000, tick_seconds=1.0)
+
+    def check(end: float, left_seconds: float, priority: int = 0) -> None:
+        one.check_room(fast, end, left_seconds, priority)
+
+    with one.taken(BUDGET, end=100.0), one.taken(BUDGET, end=300.0):
+        check(200.0, 0.1)  # nothing is known of what requests take
+        one.learn(BUDGET, 512)  # so each takes half a second
+        check(99.0, 0.1)  # it goes before both
+        check(200.0, 0.8)
+        with pytest.raises(Refusal) as refused:
+            check(200.0, 0.7)
+        assert refused.value.code == "queue_full"
+        assert refused.value.headers["Retry-After"] == "1"
+        check(300.0, 1.5)
+        with pytest.raises(Refusal):
+            check(300.0, 1.4)
+        check(300.0, 0.1, priority=-1)
+        one.learn(BUDGET, 0)  # a full grid tells nothing
+        one.learn(BUDGET, 8, cut=True)  # nor does one that hardly began
+        with pytest.raises(Refusal):
+            check(300.0, 1.4)
+    with one.taken(BUDGET, end=100.0):
+        check(200.0, 0.1)  # a slot is free
 
 
 def deployments(**fields: Any) -> dict[str, Any]:
