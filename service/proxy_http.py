@@ -1,4 +1,7 @@
-"""What runs in Serve's HTTP proxies: server-sent events leave out readers that fall behind.
+"""What runs in Serve's HTTP proxies.
+
+Readers that fall behind are left out, and where an ingress dies under a request its client is told
+so in the service's words.
 
 Serve imports `http_middlewares` by name, from RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH.
 """
@@ -8,17 +11,28 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.gate import REQUEST_ID, problem_response
+from service.problems import Refusal
+from service.schemas import new_id
+from service.sse import MEDIA_TYPE, event_bytes
+
 STREAM_PATH = "/solve/stream"
+OF_SERVE = "/-/"
 BEHIND_SECONDS = 30.0
 """So long may an event wait for its reader in a proxy."""
 
 
+_LOST = Refusal("not_ready", "no ingress took the request, or the one that had it died")
+
+
 def http_middlewares() -> list[Middleware]:
     """For Serve's HTTP proxies."""
-    return [Middleware(DropSlowReaders)]
+    # The last one is the outermost; it also drops a reader that does not read its last words.
+    return [Middleware(LastWords), Middleware(DropSlowReaders)]
 
 
 class DropSlowReaders:
@@ -59,3 +73,43 @@ class DropSlowReaders:
                         await task
 
         await self._app(scope, receive_or_leave, send_in_time)
+
+
+class LastWords:
+    """ASGI middleware: a problem document for what Serve ends with words of its own, or with none.
+
+    That is so when the ingress dies, and while there is none. A stream that has begun ends with an
+    `error` event. Serve's own paths keep their answers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith(OF_SERVE):
+            await self._app(scope, receive, send)
+            return
+        begun, ended, streams = False, False, False
+
+        async def send_own(message: Message) -> None:
+            nonlocal begun, ended, streams
+            if message["type"] == "http.response.start":
+                kind = Headers(raw=message["headers"]).get("content-type", "")
+                if message["status"] >= 400 and kind.startswith("text/plain"):
+                    return
+                begun, streams = True, kind.startswith(MEDIA_TYPE)
+            elif not begun:
+                return
+            else:
+                ended = not message.get("more_body", False)
+            await send(message)
+
+        await self._app(scope, receive, send_own)
+        request_id = Headers(scope=scope).get(REQUEST_ID) or new_id()
+        if not begun:
+            response = problem_response(_LOST, request_id)
+            response.headers[REQUEST_ID] = request_id
+            await response(scope, receive, send)
+        elif streams and not ended:
+            body = event_bytes("error", _LOST.document(request_id))
+            await send({"type": "http.response.body", "body": body})

@@ -56,13 +56,13 @@ class EventStream:
                     return
                 event = arrived.result()
                 last = isinstance(event, SolveAnswer)
-                yield _event("result" if last else "progress", event)
+                yield event_bytes("result" if last else "progress", event)
                 if last:
                     return
         except Exception as error:
             refusal = self._problem(error)
             self._on_reject(refusal.code)
-            yield _event("error", refusal.document(self._request_id))
+            yield event_bytes("error", refusal.document(self._request_id))
         finally:
             self._leave()
 
@@ -100,5 +100,6 @@ async def _close(
     await events.aclose()
 
 
-def _event(name: str, data: BaseModel) -> bytes:
+def event_bytes(name: str, data: BaseModel) -> bytes:
+    """One event as it goes over the wire."""
     return f"event: {name}\ndata: {data.model_dump_json()}\n\n".encode()
