@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from eqr_core.engine.engine import Engine
     from eqr_core.engine.stats import Observer
     from eqr_core.model.card import Card
-    from service.fanout import FanOut
+    from service.fanout.fan_out import FanOut
 
 _log = logging.getLogger("ray.serve")
 
@@ -140,7 +140,7 @@ class Solver:
 
         if not settings.fanout_workers or not ray.is_initialized():
             return None
-        from service.fanout import FanOut
+        from service.fanout.fan_out import FanOut
 
         return FanOut(self._runner, settings, self._metrics.count_shard)
 

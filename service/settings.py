@@ -88,7 +88,7 @@ class Settings(BaseSettings):
         default_factory=usable_cpus, ge=1, le=1024, description="CPUs the local Ray may use."
     )
     fanout_workers: int = Field(
-        default=0, ge=0, le=1024,
+        default=64, ge=0, le=1024,
         description="Most shards of a request at a time on other nodes; 0: no fan-out.",
     )  # fmt: skip
     fanout_cpus: float = Field(

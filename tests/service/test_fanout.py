@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
+import random
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,16 +18,21 @@ import pytest
 import ray
 from ray import serve
 from ray.cluster_utils import Cluster
+from ray.exceptions import TaskCancelledError
 
 from eqr_core.engine.answer import Answer, Progress, SolveRequest
 from eqr_core.engine.budget import Budget
 from eqr_core.engine.engine import Engine
+from eqr_core.engine.trajectory import Shard
 from eqr_core.model.card import Card
 from eqr_core.model.checkpoint import save_checkpoint
-from service.fanout import FanOut
-from service.fanout_cost import Cost, Speed
-from service.fanout_wave import TRIES
-from service.orders import order_of
+from service.fanout.cost import Cost, Speed
+from service.fanout.fan_out import FanOut
+from service.fanout.nodes import nodes_beside
+from service.fanout.recall import apart
+from service.fanout.wave import TRIES
+from service.fanout.worker import Began
+from service.orders import Order, order_of
 from service.replica import Solver
 from service.schemas import SolveAnswer, SolveBody
 from service.settings import Settings
@@ -42,7 +49,12 @@ FREE = Cost(Speed(tick=0.0, row=1.0), overhead=0.0)
 """With this, every wave is shared: what pays depends on how busy the machine is."""
 BUDGET = Budget(depth=40, breadth=12, stop="exhausted")
 REQUEST = SolveRequest(tiny.TASK, tiny.GRID, "tiny", BUDGET, seed=2, noise=0.3, id="a")
-LONG = replace(REQUEST, budget=replace(BUDGET, depth=4096))
+DEEP = replace(REQUEST, budget=replace(BUDGET, depth=1024))
+"""For a node to die in its middle."""
+SLOTS = 32
+LONG = replace(REQUEST, budget=replace(BUDGET, depth=4096, breadth=SLOTS * (1 + OTHERS)))
+"""Nobody waits for its end."""
+SHARD = replace(LONG, budget=replace(LONG.budget, breadth=SLOTS), shard=Shard(SLOTS, 0))
 GRID = [list(row) for row in tiny.GRID]
 SAME = (
     *("grid", "residual", "converged", "verified", "finish_reason", "iterations", "layers"),
@@ -50,13 +62,6 @@ SAME = (
 )
 TITLE = b"ray::run_shard"
 """What Ray names a process that runs a shard."""
-
-
-# Ray 2.60 aborts the process that cancels a task in the moment of its end ("Tried to complete task
-# that was not pending"), here that of the tests: one run in four. Run this file on its own.
-pytestmark = pytest.mark.skipif(
-    "EQR_TEST_FANOUT" not in os.environ, reason="Ray may abort the tests: set EQR_TEST_FANOUT=1"
-)
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +98,8 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def solver(cluster: Cluster, folder: Path) -> Iterator[Solver]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.fanout.WATCH_SECONDS", 0.5)
-        one = Solver(Settings(models=(str(folder),), cpus=1, slots=16, fanout_workers=64))
+        patch.setattr("service.fanout.fan_out.WATCH_SECONDS", 0.5)
+        one = Solver(Settings(models=(str(folder),), cpus=1, slots=SLOTS))
         yield one
     one._runner.stop()
     assert one._fanout is not None
@@ -107,14 +112,15 @@ def fanout(solver: Solver) -> FanOut:
     found = solver._fanout
     assert found is not None
     wait(lambda: found.workers == OTHERS and found._in_flight == 0)
+    wait(lambda: not solver._engine.stats.requests_active)
     found._costs["tiny", "4x4"] = FREE
     return found
 
 
 @pytest.fixture(scope="module")
 def alone(folder: Path) -> Callable[[SolveRequest], Answer]:
-    engine = Engine([folder])
-    return lambda request: engine.solve([request])[0]
+    engine = Engine([folder], slots=SLOTS)
+    return functools.cache(lambda request: engine.solve([request])[0])
 
 
 def wait(holds: Callable[[], bool]) -> None:
@@ -173,19 +179,28 @@ def running(cluster: Cluster) -> dict[int, Any]:
     return found
 
 
-async def disturbed(
-    fanout: FanOut, cluster: Cluster, request: SolveRequest, disturb: Callable[[], None]
-) -> tuple[Answer, int]:
-    """The answer of `request`, in the middle of which `disturb` was called, and where that was."""
-    seen = 0
-    async with aclosing(fanout.stream(request)) as events:
-        async for event in events:
-            if isinstance(event, Answer):
-                return event, seen
-            if not seen and event.iteration > 5 and len(running(cluster)) == OTHERS:
-                seen = event.iteration
-                await asyncio.to_thread(disturb)
-    raise AssertionError("no answer")
+def disturbed(fanout: FanOut, cluster: Cluster, disturb: Callable[[], None]) -> Answer:
+    """The answer to `DEEP`, in the middle of which `disturb` was called."""
+    done = False
+
+    async def once() -> Answer:
+        nonlocal done
+        async with aclosing(fanout.stream(DEEP)) as events:
+            async for event in events:
+                if isinstance(event, Answer):
+                    return event
+                if not done and event.iteration > 5 and len(running(cluster)) == OTHERS:
+                    done = True
+                    await asyncio.to_thread(disturb)
+        raise AssertionError("no answer")
+
+    end = time.monotonic() + 300
+    while True:
+        answer = asyncio.run(once())
+        if done:
+            return answer
+        # A worker was not there before the request was over.
+        assert time.monotonic() < end, "the shards never ran beside each other"
 
 
 def assert_same(shared: Answer, expected: Answer) -> None:
@@ -235,17 +250,54 @@ def test_an_answer_is_the_same_with_fan_out(
 def test_a_killed_worker_changes_nothing(
     solver: Solver, fanout: FanOut, cluster: Cluster, alone: Callable[[SolveRequest], Answer]
 ) -> None:
-    request = replace(REQUEST, budget=replace(BUDGET, depth=2048))
     before = shards(solver)
 
     def kill() -> None:
         (pid, *_) = running(cluster)
         os.kill(pid, signal.SIGKILL)
 
-    answer, at = asyncio.run(disturbed(fanout, cluster, request, kill))
-    assert at
-    assert_same(answer, alone(request))
+    assert_same(disturbed(fanout, cluster, kill), alone(DEEP))
     assert moved(before, solver)
+
+
+def test_a_recalled_shard_ends_without_an_answer(
+    solver: Solver, fanout: FanOut, cluster: Cluster
+) -> None:
+    end = time.monotonic() + 3600
+    seen = []
+    with fanout._launcher.shard(SHARD, end) as reports:
+        for report in reports:
+            seen.append(ray.get(report))
+            if isinstance(seen[-1], Progress):
+                break
+    seen += [ray.get(report) for report in reports]
+    assert isinstance(seen[0], Began)
+    assert not any(isinstance(one, Answer) for one in seen), "it ran to its end"
+    assert ray.get(reports.completed()) is None
+
+
+def test_shards_are_recalled_at_any_moment(
+    solver: Solver, fanout: FanOut, cluster: Cluster, alone: Callable[[SolveRequest], Answer]
+) -> None:
+    dice, before = random.Random(0), shards(solver)
+
+    async def leave(name: str, after: float) -> None:
+        task = asyncio.create_task(fanout.submit(replace(LONG, id=name)))
+        await asyncio.sleep(after)
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    async def leave_often() -> None:
+        for i in range(10):
+            await asyncio.gather(*(leave(f"{i}{j}", dice.uniform(0.0, 0.1)) for j in range(3)))
+
+    asyncio.run(leave_often())
+    assert since(before, solver).keys() == {"cancelled"}
+    wait(lambda: not running(cluster))
+    wait(lambda: not solver._engine.stats.requests_active)
+    assert_same(asyncio.run(fanout.submit(REQUEST)), alone(REQUEST))
 
 
 def test_cancelling_stops_the_outer_steps(solver: Solver, fanout: FanOut, cluster: Cluster) -> None:
@@ -264,6 +316,16 @@ def test_cancelling_stops_the_outer_steps(solver: Solver, fanout: FanOut, cluste
     wait(lambda: not running(cluster))
     assert since(before, solver) == {"cancelled": OTHERS}
     wait(lambda: not solver._engine.stats.requests_active)
+
+
+def test_who_recalls_shards_may_die_and_come_back(
+    solver: Solver, fanout: FanOut, cluster: Cluster, alone: Callable[[SolveRequest], Answer]
+) -> None:
+    def kill() -> None:
+        ray.kill(fanout._launcher._recalls._board, no_restart=False)
+
+    assert_same(disturbed(fanout, cluster, kill), alone(DEEP))
+    test_cancelling_stops_the_outer_steps(solver, fanout, cluster)
 
 
 def test_a_deadline_ends_all_of_it(solver: Solver, fanout: FanOut, cluster: Cluster) -> None:
@@ -287,32 +349,88 @@ def test_a_stream_tells_of_the_leading_shard(fanout: FanOut, cluster: Cluster) -
     assert all(isinstance(one, Progress) for one in progress)
 
 
+def test_what_is_started_apart_outlives_who_started_it(cluster: Cluster, tmp_path: Path) -> None:
+    @ray.remote
+    def child(path: Path) -> str:
+        path.touch()
+        while path.exists():
+            time.sleep(0.05)
+        return "to its end"
+
+    class Parent:
+        async def start(self, path: Path) -> None:
+            self.child = apart(child.remote, path)
+            await asyncio.Event().wait()
+
+        async def found(self) -> str:
+            told: str = await self.child
+            return told
+
+    path = tmp_path / "running"
+    parent: Any = ray.remote(Parent).remote()
+    started = parent.start.remote(path)
+    wait(path.exists)
+    ray.cancel(started)
+    with pytest.raises(TaskCancelledError):
+        ray.get(started)
+    path.unlink()
+    assert ray.get(parent.found.remote()) == "to its end"
+
+
 def test_what_no_worker_can_run_is_lost_and_told(
     solver: Solver, fanout: FanOut, cluster: Cluster, alone: Callable[[SolveRequest], Answer]
 ) -> None:
-    before, good = shards(solver), fanout._packed["tiny"]
-    fanout._packed["tiny"] = ("damaged", ray.put(b"no checkpoint"))
+    before, good = shards(solver), fanout._launcher._packed["tiny"]
+    fanout._launcher._packed["tiny"] = ("damaged", ray.put(b"no checkpoint"))
+
+    answer: Answer | None = None
+
+    def lost() -> bool:
+        nonlocal before, answer
+        before = shards(solver)
+        answer = asyncio.run(fanout.submit(DEEP))
+        return "taken_back" not in since(before, solver)  # or the solver was done before a worker
+
     try:
-        answer = asyncio.run(fanout.submit(replace(LONG, budget=replace(BUDGET, depth=2048))))
+        wait(lost)
     finally:
-        fanout._packed["tiny"] = good
+        fanout._launcher._packed["tiny"] = good
+    assert answer is not None
     assert since(before, solver) == {"retried": (TRIES - 1) * OTHERS, "lost": OTHERS}
     assert (answer.lost, answer.started, answer.finish_reason) == (8, 4, "exhausted")
-    whole = alone(replace(LONG, budget=replace(BUDGET, depth=2048)))
-    assert answer.trajectories == whole.trajectories[:4]
+    assert answer.trajectories == alone(DEEP).trajectories[:4]
 
 
-def test_a_worker_of_another_kind_leaves_its_shard(
+def test_a_node_of_another_kind_gets_no_more_shards(
     solver: Solver,
     fanout: FanOut,
     alone: Callable[[SolveRequest], Answer],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    here = ray.get_runtime_context().get_node_id()
+    pair = replace(REQUEST, budget=replace(BUDGET, breadth=2))
     before = shards(solver)
-    monkeypatch.setattr("service.fanout.arithmetic", lambda config: "another")
-    request = replace(REQUEST, budget=replace(BUDGET, depth=300))
-    assert_same(asyncio.run(fanout.submit(request)), alone(request))
-    assert since(before, solver).get("done", 0) == 0
+
+    def told() -> bool:
+        assert_same(asyncio.run(fanout.submit(pair)), alone(pair))
+        return "unlike" in since(before, solver)  # or the solver was done before a worker
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr("service.fanout.launch.arithmetic", lambda config: "another")
+            wait(told)
+            fresh = FanOut(solver._runner, fanout._settings, lambda outcome: None)
+            wait(lambda: len(fresh._launcher.avoided) == 1 + OTHERS)
+            fresh.stop()
+            assert fresh.workers == 0
+        assert len(fanout._launcher.avoided) == 2
+        wait(lambda: fanout.workers == OTHERS - 1)
+        before = shards(solver)
+        assert_same(asyncio.run(fanout.submit(DEEP)), alone(DEEP))
+        assert "unlike" not in since(before, solver)
+    finally:
+        fanout._launcher.avoided = frozenset()
+        fanout._launcher.avoid(here)
 
 
 def test_what_nobody_takes_runs_here(
@@ -320,40 +438,47 @@ def test_what_nobody_takes_runs_here(
     fanout: FanOut,
     alone: Callable[[SolveRequest], Answer],
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    @ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")
-    def hold(path: str) -> None:
-        Path(path).touch()
-        while True:
+    @ray.remote(num_cpus=1, max_retries=0)
+    def hold(path: Path) -> None:
+        while path.exists():
             time.sleep(0.05)
 
+    def free() -> int:
+        return nodes_beside(fanout._launcher.avoided, fanout._settings).free
+
+    held = tmp_path / "held"
+    held.touch()
     before = shards(solver)
-    held = [hold.remote(os.devnull) for _ in range(OTHERS + 1)]
+    assert free() == OTHERS
+    own = {"ray.io/node-id": f"!{ray.get_runtime_context().get_node_id()}"}
+    holding = [hold.options(label_selector=own).remote(held) for _ in range(OTHERS)]
     try:
-        wait(lambda: ray.available_resources().get("CPU", 0.0) == 0.0)  # type: ignore[no-untyped-call]
+        wait(lambda: free() == 0)
         # They were free when it last looked.
-        monkeypatch.setattr("service.fanout.free_workers", lambda settings: OTHERS)
+        monkeypatch.setattr(
+            "service.fanout.fan_out.nodes_beside",
+            lambda avoided, settings: replace(nodes_beside(avoided, settings), free=OTHERS),
+        )
         wait(lambda: fanout.workers == OTHERS)
         assert_same(asyncio.run(fanout.submit(REQUEST)), alone(REQUEST))
     finally:
-        for one in held:
-            ray.cancel(one)
+        held.unlink()
+        ray.get(holding)
     assert since(before, solver) == {"taken_back": OTHERS}
 
 
 def test_a_killed_node_changes_nothing(
     solver: Solver, fanout: FanOut, cluster: Cluster, alone: Callable[[SolveRequest], Answer]
 ) -> None:
-    request = replace(REQUEST, budget=replace(BUDGET, depth=2048))
     before = shards(solver)
 
     def kill() -> None:
         (node, *_) = running(cluster).values()
         cluster.remove_node(node, allow_graceful=False)
 
-    answer, at = asyncio.run(disturbed(fanout, cluster, request, kill))
-    assert at
-    assert_same(answer, alone(request))
+    assert_same(disturbed(fanout, cluster, kill), alone(DEEP))
     assert moved(before, solver)
     cluster.add_node(**NODE)
     wait(lambda: fanout.workers == OTHERS)
@@ -367,24 +492,30 @@ def test_a_replica_of_serve_fans_out(
     serve.start(proxy_location="Disabled")
     try:
         handle = serve.run(
-            kind.bind(Settings(models=(str(folder),), cpus=1, slots=16, fanout_workers=64)),
+            kind.bind(Settings(models=(str(folder),), cpus=1, slots=SLOTS)),
             name="fanout",
         )
 
-        def solve(**fields: Any) -> SolveAnswer:
+        def order(**fields: Any) -> Order:
             body = SolveBody.model_validate({"grid": GRID, "seed": 2, "noise": 0.3, **fields})
-            found = handle.solve.remote(order_of(body, 3.6e6)).result()
+            return order_of(body, 3.6e6)
+
+        def solve(**fields: Any) -> SolveAnswer:
+            found = handle.solve.remote(order(**fields)).result()
             assert isinstance(found, SolveAnswer), found
             return found
 
-        def done() -> float:
-            _, metrics = handle.collect.remote().result()
-            return sum(
-                float(one.value)
+        def collected() -> tuple[str, dict[str, float]]:
+            name, metrics = handle.collect.remote().result()
+            return name, {
+                one.labels["outcome"]: float(one.value)
                 for metric in metrics
                 for one in metric.samples
-                if one.name == "eqr_fanout_tasks_total" and one.labels["outcome"] == "done"
-            )
+                if one.name == "eqr_fanout_tasks_total"
+            }
+
+        def done() -> float:
+            return collected()[1].get("done", 0.0)
 
         expected = alone(replace(REQUEST, budget=Budget(**wide)))  # type: ignore[arg-type]
 
@@ -395,5 +526,15 @@ def test_a_replica_of_serve_fans_out(
             return done() > 0
 
         wait(shared)
+        name, before = collected()
+        for _ in range(5):
+            left = handle.solve.remote(order(budget={**wide, "depth": 4096}))
+            wait(lambda: len(running(cluster)) == OTHERS)
+            left.cancel()  # type: ignore[no-untyped-call]
+            wait(lambda: not running(cluster))
+        assert shared()
+        after = collected()
+        assert after[0] == name, "the replica has died"
+        assert after[1]["cancelled"] == before.get("cancelled", 0.0) + 5 * OTHERS
     finally:
         serve.shutdown()  # type: ignore[no-untyped-call]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from eqr_core.engine.budget import Budget, Stop
 from eqr_core.engine.trajectory import Request
 from eqr_core.engine.waves import begin_wave
-from service.fanout_cost import Cost, Speed, shares, widest_wave
+from service.fanout.cost import Cost, Speed, shares, widest_wave
 
 CPU = Speed(tick=0.0, row=0.002)
 GPU = Speed(tick=0.01, row=0.0)

@@ -23,10 +23,10 @@ from eqr_core.engine.engine import Engine
 from eqr_core.engine.selection import Selection
 from eqr_core.errors import DeadlineExceeded, QueueFull
 from eqr_core.model.card import Card
-from service.fanout_part import Places, Reports, Run
-from service.fanout_request import run_request
-from service.fanout_wave import TRIES
-from service.fanout_worker import Began, Unlike
+from service.fanout.part import Places, Reports, Run
+from service.fanout.request import run_request
+from service.fanout.wave import TRIES
+from service.fanout.worker import Began, Unlike
 from tests.engine import tiny
 
 DEPTH = 14
@@ -247,7 +247,7 @@ def test_a_worker_of_another_kind_is_not_asked_to_answer(engines: list[AsyncEngi
     workers = Workers(engines, well)
 
     async def unlike(asked: SolveRequest) -> Reports:
-        yield Unlike("other")
+        yield Unlike("other", "node")
 
     workers._away = unlike  # type: ignore[method-assign]
     assert_same(solve(BASE, workers), alone(BASE))
@@ -356,8 +356,8 @@ def test_who_goes_away_leaves_nothing_running(engines: list[AsyncEngine]) -> Non
 def test_a_shard_that_failed_runs_here_when_no_other_worker_comes(
     engines: list[AsyncEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.fanout_wave.RETRY_SECONDS", 0.5)
-    monkeypatch.setattr("service.fanout_wave.WAKE_SECONDS", 0.1)
+    monkeypatch.setattr("service.fanout.wave.RETRY_SECONDS", 0.5)
+    monkeypatch.setattr("service.fanout.wave.WAKE_SECONDS", 0.1)
     workers = Workers(engines, well)
     tries: Counter[str] = Counter()
 

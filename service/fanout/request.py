@@ -14,8 +14,8 @@ from eqr_core.engine.answer import Answer, Progress, SolveRequest
 from eqr_core.engine.engine import Engine
 from eqr_core.engine.trajectory import Prediction, Request, Shard, Trajectory
 from eqr_core.errors import DeadlineExceeded
-from service.fanout_part import Places
-from service.fanout_wave import Wave
+from service.fanout.part import Places
+from service.fanout.wave import Wave
 
 Split = Callable[[int, int], Sequence[int]]
 """Sizes of the shards of a wave, by its width and depth; the first shard runs here."""

@@ -9,25 +9,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
 
 import ray
-from ray.exceptions import RayError
 
 from eqr_core.engine.answer import Answer, Progress, SolveRequest
 from eqr_core.engine.async_engine import AsyncEngine
 from eqr_core.engine.budget import MAX_DEADLINE_MS
-from eqr_core.engine.runner import arithmetic
 from eqr_core.model.sizes import named
 from eqr_core.tasks import task_at
-from service.fanout_cost import Cost, shares, widest_wave
-from service.fanout_nodes import Nodes, free_workers, measure, other_nodes
-from service.fanout_part import Places, Reports
-from service.fanout_request import run_request
-from service.fanout_worker import Report, ShardOrder, pack, run_shard
+from service.fanout.cost import Cost, shares, widest_wave
+from service.fanout.launch import Launcher
+from service.fanout.nodes import Nodes, UnlikeNode, measure, nodes_beside
+from service.fanout.part import Places, Reports
+from service.fanout.request import run_request
+from service.fanout.worker import Report, Unlike
 from service.settings import Settings
 
 WATCH_SECONDS = 5.0
@@ -51,15 +49,7 @@ class FanOut:
         self._engine = runner.engine
         self._settings = settings
         self._count = count
-        self._task: Any = ray.remote(run_shard).options(
-            num_returns="streaming",
-            num_cpus=settings.fanout_cpus,
-            num_gpus=settings.fanout_gpus,
-            max_retries=0,  # `Wave` tries again, and counts
-            scheduling_strategy="SPREAD",
-            label_selector={"ray.io/node-id": f"!{ray.get_runtime_context().get_node_id()}"},
-        )
-        self._packed: dict[str, tuple[str, Any]] = {}
+        self._launcher = Launcher(self._engine, settings)
         self._costs: dict[tuple[str, str], Cost] = {}
         self._in_flight = 0
         self.workers = 0
@@ -115,37 +105,16 @@ class FanOut:
         return shares(width, depth, cost, workers=self.workers, slots=self._settings.slots)
 
     async def _away(self, asked: SolveRequest) -> Reports:
-        reports = self._launch(asked)
         self._in_flight += 1
-        begun = ended = False
         try:
-            async for report in reports:
-                begun = True
-                yield await report
-            ended = True
+            with self._launcher.shard(asked, _end(asked)) as reports:
+                async for report in reports:
+                    told = await report
+                    if isinstance(told, Unlike):
+                        self._launcher.avoid(told.node)
+                    yield told
         finally:
             self._in_flight -= 1
-            if begun and not ended:
-                ray.cancel(reports)
-            elif not ended:
-                threading.Thread(target=_cancel_begun, args=(reports,), daemon=True).start()
-
-    def _launch(self, asked: SolveRequest) -> Any:
-        """Start the task of one shard; a generator of references to its reports."""
-        key, packed = self._packed[asked.model]
-        order = ShardOrder(
-            asked,
-            end=time.time() + _end(asked) - time.monotonic(),
-            key=key,
-            arithmetic=arithmetic(self._engine.models[asked.model].operator),
-            slots=self._settings.slots,
-            threads=max(1, int(self._settings.fanout_cpus)),
-        )
-        return self._task.remote(order, [packed])
-
-    def _run_and_wait(self, asked: SolveRequest) -> Iterator[Report]:
-        for report in self._launch(asked):
-            yield ray.get(report)
 
     def _watch(self) -> None:
         measured: Nodes | None = None
@@ -153,12 +122,16 @@ class FanOut:
         # Without Ray, asking for the nodes would join whatever cluster there is on the machine.
         while not self._stopping.is_set() and ray.is_initialized():
             try:
-                nodes = other_nodes(self._settings)
+                nodes = nodes_beside(self._launcher.avoided, self._settings)
                 if nodes.room and (measured is None or nodes.ids - measured.ids):
                     self._measure()
                     measured = nodes
-                free = free_workers(self._settings) + self._in_flight
+                free = nodes.free + self._in_flight
                 self.workers = min(self._settings.fanout_workers, nodes.room, free)
+            except UnlikeNode as error:
+                _log.warning("%s, so no shard goes there", error)
+                self._launcher.avoid(error.node)
+                continue
             except Exception as error:  # the cluster changes under the probe; the next may do
                 self.workers = 0
                 if told != (told := f"{type(error).__name__}: {error}"):
@@ -166,30 +139,15 @@ class FanOut:
             self._stopping.wait(WATCH_SECONDS)
 
     def _measure(self) -> None:
+        def run(asked: SolveRequest) -> Generator[Report]:
+            return self._launcher.run(asked, _end(asked))
+
         for name, card in self._engine.models.items():
-            if name not in self._packed:
-                packed = pack(self._engine, name)
-                self._packed[name] = packed.key, ray.put(packed)
+            self._launcher.pack(name)
             for size in named(card.sizes):
                 rows, columns = map(int, size.split("x"))
                 task = task_at(card.task, rows, columns)
-                self._costs[name, size] = measure(
-                    self._run_and_wait, task, name, self._settings.slots
-                )
-
-
-def _cancel_begun(reports: Any) -> None:
-    """Cancel a shard once it has begun.
-
-    Ray 2.60 aborts the process that cancels a task which it holds for pending though a worker has
-    it ("Tried to complete task that was not pending"), and that process is the solver. Seen with
-    tasks that were about to end too, which this does not help; so fan-out is off by default.
-    """
-    try:
-        next(reports)
-    except (StopIteration, RayError):
-        return
-    ray.cancel(reports)
+                self._costs[name, size] = measure(run, task, name, self._settings.slots)
 
 
 def _end(request: SolveRequest) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from eqr_core.engine.answer import Answer, Progress, SolveRequest
 from eqr_core.engine.trajectory import Trajectory
 from eqr_core.errors import DeadlineExceeded, QueueFull
-from service.fanout_worker import Began, Report
+from service.fanout.worker import Began, Report
 
 SILENT_SECONDS = 20.0
 """A worker that has begun and says nothing for so long counts as dead."""

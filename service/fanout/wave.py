@@ -19,8 +19,8 @@ from ray.exceptions import RayError, RayTaskError
 from eqr_core.engine import waves
 from eqr_core.engine.answer import Answer, Progress, SolveRequest
 from eqr_core.engine.trajectory import Outcome, Request, Trajectory
-from service.fanout_part import Event, Part, Places, follow
-from service.fanout_worker import Began, Unlike
+from service.fanout.part import Event, Part, Places, follow
+from service.fanout.worker import Began, Unlike
 
 TRIES = 3
 """Workers that a shard is given, one after another, before it counts as lost."""

@@ -1,32 +1,30 @@
 """What a shard's Ray task does: an engine of its own, one shard at a time.
 
-torch is imported in the task alone. The process keeps its engines from task to task, so only the
-first shard of a checkpoint fetches the weights.
+torch and Ray are imported in the task alone. The process keeps its engines from task to task, so
+only the first shard of a checkpoint fetches the weights.
 """
 
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from eqr_core.engine.answer import Answer, Progress, SolveRequest
-from eqr_core.errors import EngineStopped
 
 if TYPE_CHECKING:
     from eqr_core.engine.engine import Engine
 
 REPORT_SECONDS = 0.05
-"""A running shard tells where it stands so often, and so notices that it is cancelled."""
+"""A running shard tells where it stands so often."""
 
 MAX_ENGINES = 4
 
 _engines: dict[str, Engine] = {}
 """Of this process, by `Packed.key`; the one used last stands last."""
-_preparing = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,8 @@ class Unlike:
     """The worker computes with another arithmetic, so the answer would not be the same."""
 
     arithmetic: str
+    node: str
+    """Ray's id of the node that the worker is on."""
 
 
 Report = Began | Unlike | Progress | Answer
@@ -82,21 +82,17 @@ def pack(engine: Engine, model: str) -> Packed:
     return Packed(save(weights), card.to_json())
 
 
-def run_shard(order: ShardOrder, packed: Sequence[Any]) -> Iterator[Report]:
-    """Run a shard in this process; its answer comes last, unless the deadline has passed.
+def run_shard(order: ShardOrder, references: Sequence[Any]) -> Iterator[Report]:
+    """Run a shard in this process; its answer comes last, unless it is recalled or late.
 
-    `packed` is a list of one reference to `Packed`: inside a list Ray does not fetch it before the
-    task begins, and it is fetched only where no engine of that key is kept.
-
-    Cancelling the task raises KeyboardInterrupt or GeneratorExit here, in the middle of anything.
-    An engine that was left in the middle of a tick is not used again.
+    `references` are that to `Packed`, and one that is ready once the shard is recalled: inside a
+    list Ray does not fetch them before the task begins, and the weights are fetched only where no
+    engine of that key is kept. Raises what Ray raises when whoever would recall it has died.
     """
-    preparing = threading.Thread(target=_prepare, args=(order, packed), daemon=True)
-    preparing.start()
-    preparing.join()
-    engine = _engines.pop(order.key, None)
-    if engine is None:
-        raise EngineStopped("the worker could not make an engine; its log says why")
+    packed, over = references
+    recalled: Future[None] = over.future()
+    engine = _engines.pop(order.key, None) or _unpack(order, packed)
+    import ray
     import torch
 
     from eqr_core.engine.runner import arithmetic
@@ -106,17 +102,18 @@ def run_shard(order: ShardOrder, packed: Sequence[Any]) -> Iterator[Report]:
     found = arithmetic(card.operator)
     if found == order.arithmetic:
         yield Began()
-        yield from _solve(engine, order)
+        yield from solve(engine, order, recalled)
     else:
-        yield Unlike(found)
-    _engines[order.key] = engine
+        yield Unlike(found, ray.get_runtime_context().get_node_id())
+    _engines[order.key] = engine  # not before, as one that has raised is not used again
     while len(_engines) > MAX_ENGINES:
         del _engines[next(iter(_engines))]
 
 
-def _solve(engine: Engine, order: ShardOrder) -> Iterator[Progress | Answer]:
+def solve(engine: Engine, order: ShardOrder, recalled: Future[None]) -> Iterator[Progress | Answer]:
+    """Run the shard of `order` and tell of it; once it is recalled no outer step begins."""
     left_ms = (order.end - time.time()) * 1e3
-    if left_ms <= 0:
+    if left_ms <= 0 or recalled.done():
         return
     budget = order.request.budget
     # Clocks of two machines may differ; no shard gets more than its request had.
@@ -125,29 +122,23 @@ def _solve(engine: Engine, order: ShardOrder) -> Iterator[Progress | Answer]:
     told = time.monotonic()
     while not (answers := engine.step()):
         now = time.monotonic()
-        if now - told >= REPORT_SECONDS and (progress := engine.progress(shard)):
+        if recalled.done():
+            engine.cancel(shard)
+        elif now - told >= REPORT_SECONDS and (progress := engine.progress(shard)):
             told = now
             yield progress
-    yield answers[0]
+    if recalled.done():
+        recalled.result()
+    else:
+        yield answers[0]
 
 
-def _prepare(order: ShardOrder, packed: Sequence[Any]) -> None:
-    """See to it that there is an engine of that key.
-
-    In a thread of its own, which no cancellation reaches: an import of torch that is broken off
-    leaves a process in which it can never be imported again.
-    """
-    with _preparing:
-        if order.key not in _engines:
-            _engines[order.key] = _unpack(order, packed)
-
-
-def _unpack(order: ShardOrder, packed: Sequence[Any]) -> Engine:
+def _unpack(order: ShardOrder, packed: Any) -> Engine:
     import ray
     from safetensors.torch import load
 
     from eqr_core.engine.engine import Engine
     from eqr_core.model.card import Card
 
-    found: Packed = ray.get(packed[0])
+    found: Packed = ray.get(packed)
     return Engine.of([(load(found.weights), Card.from_json(found.card))], slots=order.slots)
