@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Callable
@@ -21,6 +22,11 @@ REQUEST_ID = "X-Request-Id"
 VALID_ID = re.compile(r"[!-~]{1,128}")
 
 MAX_PATH = 200
+TAKEN = "eqr.taken"
+"""Type of a message to the proxy, before the response starts: an ingress is at work."""
+TAKEN_SECONDS = 2.0
+"""Most responses start before, and then it is not sent."""
+
 UNTOLD = ("/health/", "/metrics")
 """Asked every few seconds; logged at debug."""
 
@@ -53,12 +59,14 @@ class Gate:
 
         async def send_with_id(message: Message) -> None:
             nonlocal started, status
+            telling.cancel()
             if message["type"] == "http.response.start":
                 started, status = True, message["status"]
                 if given is None:
                     MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
 
+        telling = asyncio.get_running_loop().call_later(TAKEN_SECONDS, _tell_taken, send)
         try:
             if given is not None and not valid:
                 raise Refusal(
@@ -77,6 +85,7 @@ class Gate:
                 refusal = Refusal("internal_error", "the service failed; the fault is in its log")
             await self._refuse(refusal, request_id)(scope, receive, send_with_id)
         finally:
+            telling.cancel()
             _log_access(scope, status, monotonic() - began)
 
     def _refuse(self, refusal: Refusal, request_id: str) -> Response:
@@ -101,6 +110,16 @@ class Gate:
     def _too_large(self, found: str) -> Refusal:
         limit = self._max_body_bytes
         return Refusal("body_too_large", f"the body has {found}; the limit is {limit} bytes")
+
+
+def _tell_taken(send: Send) -> None:
+    told = asyncio.ensure_future(send({"type": TAKEN}))
+    _telling.add(told)
+    told.add_done_callback(_telling.discard)
+
+
+_telling: set[asyncio.Future[None]] = set()
+"""An event loop holds its tasks weakly."""
 
 
 def _log_access(scope: Scope, status: int, seconds: float) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import unquote
@@ -20,7 +21,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from service.problems import Refusal
-from service.rpc_context import END_KEY
+from service.rpc_context import END_KEY, kept_seconds
 from service.rpc_errors import DETAILS_KEY, status_of
 from service.schemas import new_id
 from service.stubs.solver_pb2_grpc import add_SolverServicer_to_server
@@ -30,6 +31,9 @@ MAX_MESSAGE_BYTES = 1 << 26
 
 BEHIND_EVENTS = 64
 """Events of a gRPC stream that may wait for their reader in a proxy."""
+
+LATE_SECONDS = 10.0
+"""So much later than a solve's deadline an ingress must have answered; it allows solvers half."""
 
 _UNREADABLE = object()
 """Stands for bytes that are no message of their type."""
@@ -107,7 +111,12 @@ def _lenient(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 def _guard_unary(behaviour: Unary, here: bool) -> Unary:
     async def unary(request: Any, context: Any) -> bytes:
         await _refuse_unfit(request, context, here)
-        response = await behaviour(request, _Timed(context))
+        response = b""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_patience(request, context)) as waiting:
+                response = await behaviour(request, _Timed(context))
+        if waiting.expired():
+            await _abort(context, _LATE)
         _reword(context)
         return response
 
@@ -120,6 +129,8 @@ def _guard_stream(behaviour: Stream, here: bool) -> Stream:
         waiting: deque[bytes] = deque()
         news = asyncio.Event()
         timed = _Timed(context)
+        patience = _patience(request, context)
+        end = None if patience is None else asyncio.get_running_loop().time() + patience
 
         async def pump() -> None:
             """Serve cancels the solve when its behaviour is cancelled while it waits for it.
@@ -145,18 +156,40 @@ def _guard_stream(behaviour: Stream, here: bool) -> Stream:
                     yield waiting.popleft()
                 else:
                     news.clear()
-                    await news.wait()
+                    async with asyncio.timeout_at(end):
+                        await news.wait()
             if behind.is_set():
                 await _abort(
                     context, Refusal("slow_reader", "the reader of the stream fell behind")
                 )
             pumping.result()
             _reword(context)
+        except TimeoutError:
+            await _abort(context, _LATE)
         finally:
             pumping.cancel()
             await asyncio.wait({pumping})
 
     return stream
+
+
+_LATE = Refusal("deadline_exceeded", "no ingress answered before the deadline")
+
+
+def _patience(request: Any, context: Any) -> float | None:
+    """Seconds until the proxy answers for an ingress that does not; None: it never does.
+
+    An ingress that lives answers sooner: the solve's deadline is the earlier one, and the ingress
+    keeps more of the client's for the way back.
+    """
+    left: float | None = context.time_remaining()
+    if left is not None:
+        return max(0.0, left - kept_seconds(left) / 2)
+    solve = getattr(request, "request", request)
+    budget = getattr(solve, "budget", None)
+    if budget is None or not budget.HasField("deadline_ms"):
+        return None
+    return max(0.0, budget.deadline_ms / 1e3) + LATE_SECONDS
 
 
 async def _refuse_unfit(request: Any, context: Any, here: bool) -> None:

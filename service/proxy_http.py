@@ -15,13 +15,15 @@ from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.gate import REQUEST_ID, problem_response
+from service.gate import REQUEST_ID, TAKEN, problem_response
 from service.problems import Refusal
 from service.schemas import new_id
 from service.sse import MEDIA_TYPE, event_bytes
 
 STREAM_PATH = "/solve/stream"
 OF_SERVE = "/-/"
+UNTAKEN_SECONDS = 10.0
+"""So long may a request wait until an ingress tells that it has it."""
 BEHIND_SECONDS = 30.0
 """So long may an event wait for its reader in a proxy."""
 
@@ -78,12 +80,14 @@ class DropSlowReaders:
 class LastWords:
     """ASGI middleware: a problem document for what Serve ends with words of its own, or with none.
 
-    That is so when the ingress dies, and while there is none. A stream that has begun ends with an
-    `error` event. Serve's own paths keep their answers.
+    That is so when the ingress dies, and while there is none: Serve would let requests wait for the
+    next one without end. A stream that has begun ends with an `error` event. Serve's own paths keep
+    their answers.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, seconds: float = UNTAKEN_SECONDS) -> None:
         self._app = app
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith(OF_SERVE):
@@ -93,6 +97,9 @@ class LastWords:
 
         async def send_own(message: Message) -> None:
             nonlocal begun, ended, streams
+            waiting.reschedule(None)
+            if message["type"] == TAKEN:
+                return
             if message["type"] == "http.response.start":
                 kind = Headers(raw=message["headers"]).get("content-type", "")
                 if message["status"] >= 400 and kind.startswith("text/plain"):
@@ -104,7 +111,9 @@ class LastWords:
                 ended = not message.get("more_body", False)
             await send(message)
 
-        await self._app(scope, receive, send_own)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._seconds) as waiting:
+                await self._app(scope, receive, send_own)
         request_id = Headers(scope=scope).get(REQUEST_ID) or new_id()
         if not begun:
             response = problem_response(_LOST, request_id)

@@ -52,8 +52,7 @@ class Call:
         if end is None:
             return fields
         left = float(end) - time.time()
-        kept = min(ANSWER_SHARE * left, ROUNDING * left + ANSWER_SECONDS)
-        left_ms = (left - kept) * 1e3
+        left_ms = (left - kept_seconds(left)) * 1e3
         if left_ms <= 0:
             raise DeadlineExceeded("the deadline passed before a solver could begin")
         own = fields["budget"].get("deadline_ms")
@@ -90,6 +89,11 @@ class Call:
             "request": self.request_id,
         }
         _log.info("call", extra=fields)
+
+
+def kept_seconds(left: float) -> float:
+    """How much of the `left` seconds of a call is kept for the answer's way back."""
+    return min(ANSWER_SHARE * left, ROUNDING * left + ANSWER_SECONDS)
 
 
 def _valid(request_id: str | None) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp
 
+from service.gate import TAKEN
 from service.proxy_http import LastWords
 
 JSON = [(b"content-type", b"application/json")]
@@ -25,12 +26,16 @@ def body(data: bytes, more: bool = False) -> dict[str, Any]:
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 
-def sent(*messages: dict[str, Any], path: str = "/solve") -> list[Any]:
-    """What the client gets of an application that sends `messages` and ends."""
+def sent(*messages: dict[str, Any], path: str = "/solve", pause: float = 0.0) -> list[Any]:
+    """What the client gets of an application that sends `messages`, each after `pause`, and ends.
+
+    The middleware waits for the first one for a tenth of a second.
+    """
     found: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         for message in messages:
+            await asyncio.sleep(pause)
             await send(message)
 
     async def receive() -> Any:
@@ -39,7 +44,7 @@ def sent(*messages: dict[str, Any], path: str = "/solve") -> list[Any]:
     async def send(message: Any) -> None:
         found.append(message)
 
-    wrapped: ASGIApp = LastWords(app)
+    wrapped: ASGIApp = LastWords(app, seconds=0.1)
     scope = {"type": "http", "path": path, "headers": [(b"x-request-id", b"mine")]}
     asyncio.run(wrapped(scope, receive, send))
     return found
@@ -62,6 +67,16 @@ def test_what_serve_says_or_does_not_is_said_properly(messages: Sequence[dict[st
     assert int(headers[b"retry-after"]) > 0
     problem = json.loads(b"".join(message["body"] for message in rest))
     assert (problem["code"], problem["request_id"]) == ("not_ready", "mine")
+
+
+def test_nobody_waits_without_end_for_an_ingress() -> None:
+    first, *_ = sent(start(200, JSON), body(b"{}"), pause=60.0)
+    assert first["status"] == 503
+
+
+def test_an_ingress_that_has_the_request_may_take_its_time() -> None:
+    answer = [start(200, JSON), body(b"{}")]
+    assert sent({"type": TAKEN}, *answer, pause=0.06) == answer
 
 
 def test_a_stream_that_breaks_off_ends_with_an_error() -> None:
