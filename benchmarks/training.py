@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from eqr_core.training.device import choose_device
+from eqr_core.device import choose_device
 from eqr_core.training.loop import Trainer
 from eqr_core.training.recipe import Recipe, load_recipe
 

@@ -77,7 +77,7 @@ def build(settings: Settings, stop_seconds: float = STOP_SECONDS) -> serve.Appli
     solver = _deployment(
         Solver,
         stop_seconds,
-        ray_actor_options={"num_cpus": solver_cpus(settings)},
+        ray_actor_options={"num_cpus": solver_cpus(settings), "num_gpus": settings.solver_gpus},
         **_number_of_solvers(settings),
     )
     ingress = _deployment(

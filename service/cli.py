@@ -195,6 +195,9 @@ def serve(
     solver_cpus: Annotated[
         float | None, typer.Option(help="CPUs of a solver; without it, half of --cpus for all.")
     ] = None,
+    solver_gpus: Annotated[
+        float | None, typer.Option(help="GPUs of a solver; 0: it computes on its CPUs.")
+    ] = None,
     ingresses: Annotated[
         int | None, typer.Option(help="Ingress replicas; without it 2 from 4 CPUs on, else 1.")
     ] = None,

@@ -50,6 +50,7 @@ class Solver:
             settings.models,
             slots=settings.slots,
             queue=settings.queue,
+            device="cuda" if settings.solver_gpus else "cpu",
             observer=lambda tick: self._metrics.observe_tick(tick),
         )
         self._metrics = SolverMetrics(since=self._engine.stats)  # the warm-up is nobody's
@@ -187,7 +188,12 @@ class Solver:
 
 
 def warm_engine(
-    models: Sequence[str], *, slots: int = 1, queue: int = 1, observer: Observer | None = None
+    models: Sequence[str],
+    *,
+    slots: int = 1,
+    queue: int = 1,
+    device: str = "cpu",
+    observer: Observer | None = None,
 ) -> Engine:
     """An engine that has solved an example of every size that a model names: no user is first.
 
@@ -199,7 +205,7 @@ def warm_engine(
     names = models or zoo_names()
     if not names:
         raise ModelError("models: none is named, and none comes with the package")
-    engine = Engine(names, slots=slots, queue=queue, observer=observer)
+    engine = Engine(names, slots=slots, queue=queue, device=device, observer=observer)
     budget = Budget(depth=1, breadth=1, stop="exhausted")
     for name, card in engine.models.items():
         for size in named(card.sizes):

@@ -81,6 +81,10 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="CPUs of a solver; none: half of --cpus, shared by all.",
     )
+    solver_gpus: float = Field(
+        default=0.0, ge=0, le=1024, allow_inf_nan=False,
+        description="GPUs of a solver; 0: it computes on its CPUs.",
+    )  # fmt: skip
     ingresses: int | None = Field(
         default=None, ge=1, le=64, description="Ingress replicas; none: 2 from 4 CPUs on, else 1."
     )

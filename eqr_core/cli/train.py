@@ -31,8 +31,8 @@ def train(
     """Train a checkpoint into OUT/best; where OUT holds this run already, go on with it."""
     chosen, folder = choose(recipe, out, data, seed)
 
+    from eqr_core.device import choose_device
     from eqr_core.model.checkpoint import find_checkpoint
-    from eqr_core.training.device import choose_device
     from eqr_core.training.loop import Trainer
     from eqr_core.training.rehearse import MINUTES, rehearse_run
 

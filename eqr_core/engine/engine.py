@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from torch import Tensor
 
+from eqr_core.device import choose_device
 from eqr_core.engine.answer import (
     Answer,
     Progress,
@@ -60,6 +61,7 @@ class Engine:
         slots: int = 64,
         queue: int = 1024,
         compiled: bool = False,
+        device: str = "cpu",
         observer: Observer | None = None,
     ) -> None:
         """Load `checkpoints`, each a zoo name or a folder.
@@ -68,10 +70,11 @@ class Engine:
         does not fit a size on its card, so that no request finds out.
 
         `compiled` asks torch to compile the outer steps of operators that have no native code,
-        which takes half a minute: for long work, such as an evaluation.
+        which takes half a minute: for long work, such as an evaluation. `device` is `cpu` or
+        `cuda`; EqrError where there is no such thing.
         """
         loaded = [load_checkpoint(find_checkpoint(str(name))) for name in checkpoints]
-        self._set_up(loaded, slots, queue, compiled, observer)
+        self._set_up(loaded, slots, queue, compiled, device, observer)
 
     @classmethod
     def of(
@@ -81,11 +84,12 @@ class Engine:
         slots: int = 64,
         queue: int = 1024,
         compiled: bool = False,
+        device: str = "cpu",
         observer: Observer | None = None,
     ) -> Engine:
         """An engine of weights and cards that are in memory already."""
         engine = cls.__new__(cls)
-        engine._set_up(list(loaded), slots, queue, compiled, observer)
+        engine._set_up(list(loaded), slots, queue, compiled, device, observer)
         return engine
 
     def _set_up(
@@ -94,6 +98,7 @@ class Engine:
         slots: int,
         queue: int,
         compiled: bool,
+        device: str,
         observer: Observer | None,
     ) -> None:
         for name, value in (("slots", slots), ("queue", queue)):
@@ -114,6 +119,7 @@ class Engine:
         self.slots = slots
         self.queue = queue
         self._compiled = compiled
+        self._device = choose_device(device)
         self._observer = observer
         self._lanes: dict[tuple[str, str], Lane] = {}
         self._lane_of: dict[str, Lane] = {}
@@ -275,7 +281,7 @@ class Engine:
         lane = self._lanes.get((model, task.size))
         if lane is None:
             card = self.models[model]
-            operator = build_operator(self._weights[model], card, task)
+            operator = build_operator(self._weights[model], card, task).to(self._device)
             lane = Lane(
                 model,
                 operator,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from eqr_core.engine.answer import Answer, Progress, SolveRequest, TrajectoryResult
 from eqr_core.engine.confidence import Confidence
+from eqr_core.engine.graphs import GraphRunner
 from eqr_core.engine.halting import Halt
 from eqr_core.engine.memory import fitting_slots
 from eqr_core.engine.outputs import halting_outputs
@@ -51,14 +52,18 @@ class Lane:
         queue: int,
         compiled: bool,
     ) -> None:
+        on_gpu = operator.device.type == "cuda"
         slots = fitting_slots(operator, slots)
         self.scheduler = Scheduler(slots, queue)
         self._model = model
         self._operator = operator
         self._tolerance = tolerance
         self._confidence = confidence
-        self._pool = SlotPool(operator, slots)
-        self._runner = Runner(operator, self._pool, compiled)
+        # A GPU's runner fills its groups up with a row more.
+        self._pool = SlotPool(operator, slots + on_gpu)
+        self._runner = (
+            GraphRunner(operator, self._pool) if on_gpu else Runner(operator, self._pool, compiled)
+        )
         self._work: dict[str, _Work] = {}
 
     @property
@@ -141,7 +146,7 @@ class Lane:
 
     @torch.inference_mode()
     def _embed(self, tokens: Tokens) -> Tensor:
-        return self._operator.embed(torch.from_numpy(tokens)[None])[0]
+        return self._operator.embed(torch.from_numpy(tokens)[None].to(self._operator.device))[0]
 
     @torch.inference_mode()
     def _initial(self, seed: int, trajectory: int) -> State:

@@ -26,12 +26,14 @@ def slot_bytes(operator: Operator) -> int:
 
 
 def fitting_slots(operator: Operator, slots: int, free: int | None = None) -> int:
-    """`slots`, or as many as fit in `free` bytes, with a line of the log; None: what is free now.
+    """`slots`, or as many as fit in `free` bytes, with a line of the log.
+
+    None: what is free now where the operator is.
 
     A system that promises more memory than it has ends the process when the slots fill, long after
     it has started; so they are counted before. EqrError where not even one fits.
     """
-    free = free_memory() if free is None else free
+    free = _free(operator.device) if free is None else free
     each = slot_bytes(operator)
     fit = int(SHARE * free) // each
     if fit >= slots:
@@ -51,6 +53,10 @@ def fitting_slots(operator: Operator, slots: int, free: int | None = None) -> in
         fit,
     )
     return fit
+
+
+def _free(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
 
 
 def free_memory() -> int:

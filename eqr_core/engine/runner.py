@@ -1,4 +1,4 @@
-"""One outer step for the busy slots. The only file of the engine that compiles.
+"""One outer step for the busy slots, on a CPU. `graphs` has the runner of a GPU.
 
 A trajectory must give the same bits alone and in company. Native code steps the rows where they
 stand, each by itself, and needs no more; docs/performance.md says when there is some.
@@ -116,7 +116,7 @@ class Runner:
             return self._step_in_place(self._native, group)
         slots = torch.tensor([row.slot for row in group])
         old, embedding = self._pool.gather(slots)
-        noise = self._noise(group)
+        noise = path_noises(group, self._operator.state_shape)
         outer_step = self._operator.outer_step if noise else self._outer_step
         new = outer_step(old, embedding, noise)
         self._pool.scatter(slots, new)
@@ -139,17 +139,18 @@ class Runner:
         changes, tokens = step(state, self._pool.embedding, [row.slot for row in group], noise)
         return list(zip(changes.tolist(), map(bytes, tokens.numpy()), strict=True))
 
-    def _noise(self, group: Sequence[Row]) -> Noise | None:
-        if not group[0].noise:
-            return None
-        shape = self._operator.state_shape
 
-        def draw(i: int) -> Tensor:
-            return torch.stack(
-                [path_noise(r.seed, r.trajectory, r.step, i, shape, r.noise) for r in group]
-            )
+def path_noises(group: Sequence[Row], shape: Sequence[int]) -> Noise | None:
+    """The rows' own draws for every update, float32 [rows, *shape]; None where they have none."""
+    if not group[0].noise:
+        return None
 
-        return draw
+    def draw(i: int) -> Tensor:
+        return torch.stack(
+            [path_noise(r.seed, r.trajectory, r.step, i, shape, r.noise) for r in group]
+        )
+
+    return draw
 
 
 @torch.inference_mode()

@@ -13,14 +13,16 @@ from eqr_core.model.operator import Operator, State
 class SlotPool:
     """State and input embedding of `slots` trajectories, float32 [slots, *state_shape] each.
 
-    A row's content is undefined until it is written. Memory that no row has used yet is not
-    touched, and low rows are used first, so an idle pool costs little.
+    They are on the operator's device. A row's content is undefined until it is written. Memory that
+    no row has used yet is not touched, and low rows are used first, so an idle pool costs little.
     """
 
     def __init__(self, operator: Operator, slots: int) -> None:
         shape = (slots, *operator.state_shape)
-        self.state: State = tuple(torch.empty(shape) for _ in range(operator.state_count))
-        self.embedding = torch.empty(shape)
+        self.embedding = torch.empty(shape, device=operator.device)
+        self.state: State = tuple(
+            torch.empty_like(self.embedding) for _ in range(operator.state_count)
+        )
 
     def write(self, slot: int, state: Sequence[Tensor], embedding: Tensor) -> None:
         """Fill one row; `state` tensors and `embedding` are [*state_shape]."""

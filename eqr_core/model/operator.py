@@ -126,6 +126,11 @@ class Operator(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.embedding.device
+
+    @property
     def state_count(self) -> int:
         """Tensors of a state: 2 hierarchical, else 1."""
         return 2 if self.config.states == "hierarchical" else 1

@@ -149,7 +149,7 @@ def measure(
 ) -> tuple[float, list[str]]:
     """Seconds by the clock and the answers to all `items`, `concurrency` at a time.
 
-    One full round of requests goes first, so that what is made once is made.
+    One request goes first, so that what is made once is made: every batch is of full size.
     """
 
     async def run(asked: Sequence[Item]) -> list[str]:
@@ -162,7 +162,7 @@ def measure(
         return list(await asyncio.gather(*map(one, asked)))
 
     async def both() -> tuple[float, list[str]]:
-        await run(items[:concurrency])
+        await run(items[:1])
         begin = time.perf_counter()
         answers = await run(items)
         return time.perf_counter() - begin, answers

@@ -81,7 +81,7 @@ def servers(
         torch.get_num_threads(),
     )
     items = list(enumerate(texts))
-    round_of = [(text, seed) for seed, text in islice(cycle(items), max(limit, 2 * batch))]
+    round_of = [(text, seed) for seed, text in islice(cycle(items), max(limit, batch))]
 
     def engine_rate() -> tuple[float, float]:
         return asyncio.run(_engine(workload, budget, concurrency, slots))
