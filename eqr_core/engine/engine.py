@@ -20,8 +20,7 @@ from eqr_core.engine.answer import (
     TrajectoryResult,
     already_solved,
 )
-from eqr_core.engine.confidence import Confidence
-from eqr_core.engine.halting import Halt
+from eqr_core.engine.conclusion import Conclusion
 from eqr_core.engine.lane import Lane
 from eqr_core.engine.stats import Observer, Stats, Tick
 from eqr_core.engine.trajectory import Request
@@ -107,13 +106,13 @@ class Engine:
         if not loaded:
             raise ModelError("the engine needs at least one checkpoint")
         self._weights: dict[str, Weights] = {}
-        self._confidence: dict[str, Mapping[Halt, Confidence]] = {}
+        self._conclusions: dict[str, Conclusion] = {}
         cards: dict[str, Card] = {}
         for weights, card in loaded:
             if card.name in cards:
                 raise ModelError(f"two checkpoints are named {card.name!r}")
             check_sizes(card)
-            self._confidence[card.name] = Confidence.of(card)
+            self._conclusions[card.name] = Conclusion.of(card)
             self._weights[card.name], cards[card.name] = weights, card
         self.models: Mapping[str, Card] = MappingProxyType(cards)
         self.slots = slots
@@ -180,7 +179,6 @@ class Engine:
         if request.task.verify(request.grid, request.grid):
             self._ready[request.id] = already_solved(request)
             return request.id
-        self._close_idle_lanes()
         lane = self._lane(request.task, request.model)
         lane.submit(request, time.monotonic() if moment is None else moment)
         self._lane_of[request.id] = lane
@@ -202,8 +200,8 @@ class Engine:
     def sum_up(
         self, request: Request, asked: SolveRequest, submitted: float, first_slot: float | None
     ) -> Answer:
-        """`Lane.answer` of a request whose waves were run as shards; any thread may ask."""
-        return self._lane(asked.task, asked.model).answer(request, asked, submitted, first_slot)
+        """`Conclusion.answer` of a request whose waves were run as shards; any thread may ask."""
+        return self._conclusions[asked.model].answer(request, asked, submitted, first_slot)
 
     def checkpoint(self, model: str) -> tuple[Weights, Card]:
         """Weights and card of a loaded model, as `of` takes them."""
@@ -278,24 +276,26 @@ class Engine:
             self._refresh()
 
     def _lane(self, task: Task, model: str) -> Lane:
-        lane = self._lanes.get((model, task.size))
+        key = model, task.size
+        lane = self._lanes.pop(key, None)
         if lane is None:
+            self._close_idle_lanes()
             card = self.models[model]
             operator = build_operator(self._weights[model], card, task).to(self._device)
             lane = Lane(
-                model,
                 operator,
                 card.tolerance,
-                self._confidence[model],
+                self._conclusions[model],
                 slots=self.slots,
                 queue=self.queue,
                 compiled=self._compiled,
+                taken=sum(lane.bytes for lane in self._lanes.values()),
             )
-            self._lanes[model, task.size] = lane
+        self._lanes[key] = lane
         return lane
 
     def _close_idle_lanes(self) -> None:
-        """Make room for one more lane, the oldest idle ones first."""
+        """Make room for one more lane; those that were asked for longest ago go first."""
         idle = [key for key, lane in self._lanes.items() if not lane.active]
         for key in idle[: max(0, len(self._lanes) - MAX_LANES + 1)]:
             del self._lanes[key]

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from eqr_core.engine.answer import Answer, Progress, SolveRequest, TrajectoryResult
-from eqr_core.engine.confidence import Confidence
+from eqr_core.engine.answer import Answer, Progress, SolveRequest
+from eqr_core.engine.conclusion import Conclusion, decode
 from eqr_core.engine.graphs import GraphRunner
-from eqr_core.engine.halting import Halt
-from eqr_core.engine.memory import fitting_slots
+from eqr_core.engine.memory import fitting_slots, slot_bytes
 from eqr_core.engine.outputs import halting_outputs
 from eqr_core.engine.randomness import start_states
 from eqr_core.engine.runner import Row, Runner
 from eqr_core.engine.scheduler import Placement, Scheduler
-from eqr_core.engine.selection import agreement, choose, finished
 from eqr_core.engine.slots import SlotPool
-from eqr_core.engine.trajectory import Prediction, Request, Trajectory
+from eqr_core.engine.trajectory import Request, Trajectory
 from eqr_core.model.operator import Operator, State
-from eqr_core.tasks.base import Grid, Task, Tokens
+from eqr_core.tasks.base import Tokens
 
 
 @dataclass
@@ -43,28 +39,29 @@ class Lane:
 
     def __init__(
         self,
-        model: str,
         operator: Operator,
         tolerance: float | None,
-        confidence: Mapping[Halt, Confidence],
+        conclusion: Conclusion,
         *,
         slots: int,
         queue: int,
         compiled: bool,
+        taken: int = 0,
     ) -> None:
+        """`taken` are bytes promised to other lanes."""
         on_gpu = operator.device.type == "cuda"
-        slots = fitting_slots(operator, slots)
+        slots = fitting_slots(operator, slots, taken=taken)
         self.scheduler = Scheduler(slots, queue)
-        self._model = model
         self._operator = operator
         self._tolerance = tolerance
-        self._confidence = confidence
+        self._conclusion = conclusion
         # A GPU's runner fills its groups up with a row more.
         self._pool = SlotPool(operator, slots + on_gpu)
         self._runner = (
             GraphRunner(operator, self._pool) if on_gpu else Runner(operator, self._pool, compiled)
         )
         self._work: dict[str, _Work] = {}
+        self.bytes = slots * slot_bytes(operator)
 
     @property
     def active(self) -> bool:
@@ -80,7 +77,7 @@ class Lane:
                 id=request.id,
                 budget=budget,
                 tolerance=self._tolerance if budget.tolerance is None else budget.tolerance,
-                verify=lambda prediction: task.verify(request.grid, _decode(task, prediction)),
+                verify=lambda prediction: task.verify(request.grid, decode(task, prediction)),
                 priority=request.priority,
                 deadline=math.inf
                 if budget.deadline_ms is None
@@ -131,7 +128,7 @@ class Lane:
             return None
         leading = min(made, key=lambda t: (t.score, t.index))
         work = self._work[request_id]
-        grid = _decode(work.request.task, leading.prediction or b"")
+        grid = decode(work.request.task, leading.prediction or b"")
         passed = min((t.steps for t in request.wave if t.running), default=0) if request else 0
         return Progress(leading.steps, leading.score, grid, passed)
 
@@ -160,81 +157,4 @@ class Lane:
 
     def _answer(self, request: Request) -> Answer:
         work = self._work.pop(request.id)
-        return self.answer(request, work.request, work.submitted, work.first_slot)
-
-    def answer(
-        self, request: Request, asked: SolveRequest, submitted: float, first_slot: float | None
-    ) -> Answer:
-        """What `asked` came to, now that `request` has ended; wherever its trajectories ran.
-
-        `submitted` and `first_slot` are moments of `time.monotonic`. Any thread may ask.
-        """
-        now = time.monotonic()
-        task = asked.task
-        started = [t for t in request.trajectories if t.steps]
-        seen = {
-            prediction: (grid := _decode(task, prediction), task.verify(asked.grid, grid))
-            for prediction in {t.prediction for t in started if t.prediction}
-        }
-        nothing = (asked.grid, False)
-        results = tuple(
-            TrajectoryResult(
-                index=t.index,
-                wave=t.wave,
-                iterations=t.steps,
-                residual=t.score,
-                converged=t.outcome == "converged",
-                verified=seen.get(t.prediction or b"", nothing)[1],
-                outcome=t.outcome,
-                grid=seen.get(t.prediction or b"", nothing)[0],
-                history=tuple(t.history),
-                prediction=t.prediction,
-            )
-            for t in started
-        )
-        chosen = choose(request, asked.selection)
-        grid, verified = seen[chosen.prediction or b""] if chosen else nothing
-        votes = (agreement(chosen, started), len(finished(chosen, started))) if chosen else (0.0, 0)
-        first_slot = now if first_slot is None else first_slot
-        return Answer(
-            id=request.id,
-            task=task.name,
-            model=self._model,
-            grid=grid,
-            text=task.text(grid),
-            residual=chosen.score if chosen else math.inf,
-            converged=chosen is not None and chosen.outcome == "converged",
-            verified=verified,
-            finish_reason=request.finish_reason or "",
-            iterations=chosen.steps if chosen else 0,
-            nfe=request.nfe,
-            layers=chosen.steps * self._operator.config.layers_per_step if chosen else 0,
-            started=len(started),
-            finished_converged=sum(t.outcome == "converged" for t in started),
-            lost=sum(t.outcome == "lost" for t in request.trajectories),
-            agreement=votes[0],
-            confidence=self._sure(request, asked.noise, chosen, *votes),
-            seed=asked.seed,
-            trajectories=results,
-            queue_seconds=first_slot - submitted,
-            solve_seconds=now - first_slot,
-        )
-
-    def _sure(
-        self,
-        request: Request,
-        noise: float,
-        chosen: Trajectory | None,
-        agreement: float,
-        finished: int,
-    ) -> float | None:
-        fitted = self._confidence.get(request.budget.halt)
-        # Path noise keeps every score above about √2·β, and the numbers are fitted without it.
-        if fitted is None or noise or chosen is None:
-            return None
-        converged = chosen.outcome == "converged"
-        return fitted(chosen.score, agreement, finished, request.wave[0].wave, converged)
-
-
-def _decode(task: Task, prediction: Prediction) -> Grid:
-    return task.decode(np.frombuffer(prediction, dtype=np.uint8))
+        return self._conclusion.answer(request, work.request, work.submitted, work.first_slot)

@@ -25,15 +25,16 @@ def slot_bytes(operator: Operator) -> int:
     return VALUE_BYTES * values * (operator.state_count + 1)
 
 
-def fitting_slots(operator: Operator, slots: int, free: int | None = None) -> int:
-    """`slots`, or as many as fit in `free` bytes, with a line of the log.
+def fitting_slots(operator: Operator, slots: int, free: int | None = None, taken: int = 0) -> int:
+    """`slots`, or as many as fit in `free` bytes but `taken`, with a line of the log.
 
-    None: what is free now where the operator is.
+    `free` None: what is free now where the operator is. `taken` is promised to others; part of it
+    may be in use and count twice.
 
     A system that promises more memory than it has ends the process when the slots fill, long after
     it has started; so they are counted before. EqrError where not even one fits.
     """
-    free = _free(operator.device) if free is None else free
+    free = max(0, (_free(operator.device) if free is None else free) - taken)
     each = slot_bytes(operator)
     fit = int(SHARE * free) // each
     if fit >= slots:

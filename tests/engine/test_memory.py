@@ -42,6 +42,11 @@ def test_too_many_are_lowered_with_one_line(
     assert "there will be 8" in record.message
 
 
+def test_what_others_were_promised_is_not_free(operator: Operator) -> None:
+    free = 10 * slot_bytes(operator)
+    assert fitting_slots(operator, 64, free, taken=5 * slot_bytes(operator)) == 4
+
+
 def test_without_room_for_one_it_says_so(operator: Operator) -> None:
     with pytest.raises(EqrError, match="takes 6,144 bytes; only 100 are free"):
         fitting_slots(operator, 1, free=100)

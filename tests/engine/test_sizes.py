@@ -60,6 +60,18 @@ def test_idle_lanes_make_room(engine: Engine) -> None:
     assert (again.grid, again.residual) == (first.grid, first.residual)
 
 
+def test_the_sizes_asked_for_longest_ago_make_room(engine: Engine) -> None:
+    engine.solve([request(Maze(9, 9), "one")])
+    for columns in range(4, 40):
+        for rows in (4, 5):
+            engine.solve([request(Maze(rows, columns))])
+            engine.solve([request(Maze(9, 9), "one")])
+    sizes = [size for _, size in engine._lanes]
+    assert len(sizes) == MAX_LANES
+    assert sizes[-1] == "9x9"
+    assert sizes[-2] == "5x39"
+
+
 def test_a_maze_without_a_way_ends_unverified(engine: Engine) -> None:
     task = Maze(9, 9)
     walled = (*(tuple("#" * 9) if r == 4 else row for r, row in enumerate(task.example)),)
