@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import re
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.gate import replay_body
 from service.problems import Refusal
-from service.schemas import new_id
+from service.schemas import IDEMPOTENCY_KEY, new_id
 from service.store import Script, Store, StoreDown
 
 HEADER = "Idempotency-Key"
@@ -25,7 +24,6 @@ LEASE_SECONDS = 10.0
 MAX_BYTES = 1 << 20
 """A longer answer is not kept; its repetition is answered anew."""
 
-_VALID_KEY = re.compile(r"[!-~]{1,255}")
 _KEPT_HEADERS = (b"content-type", b"location", b"cache-control")
 _NOT_FINAL = (401, 409, 429)
 """Like everything from 500 on: the same request may be answered otherwise later."""
@@ -154,7 +152,7 @@ class Idempotency:
 
 def check_key(key: str) -> None:
     """Raise a Refusal ``invalid_idempotency_key`` where `key` cannot be used."""
-    if _VALID_KEY.fullmatch(key) is None:
+    if IDEMPOTENCY_KEY.fullmatch(key) is None:
         raise Refusal(
             "invalid_idempotency_key", f"{HEADER} must be 1 to 255 visible ASCII characters"
         )

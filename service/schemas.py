@@ -6,6 +6,7 @@ the clients stay light.
 
 from __future__ import annotations
 
+import re
 import uuid
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -263,6 +264,10 @@ class JobAnswer(BaseModel):
     results: list[BatchItem | None] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
+
+
+IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
+"""What an Idempotency-Key looks like: visible ASCII characters."""
 
 
 def new_id() -> str:

@@ -66,6 +66,7 @@ class AsyncEqrClient:
                 async with aclosing(self._transport.stream(call, clock.left())) as events:
                     async for event in events:
                         begun = True
+                        clock.left()
                         yield event
                 return
             except ClientError as error:

@@ -67,7 +67,8 @@ class EqrClient:
     ) -> Generator[Event, None, None]:
         """Solve one grid: `ProgressAnswer`s, and at last the `SolveAnswer`. Closing it ends it.
 
-        A connection that breaks once the first event has come is not tried again.
+        A connection that breaks once the first event has come is not tried again. `timeout` ends
+        the stream with TimedOut at its next event.
         """
         call, clock = calls.stream_call(grid, options), Clock(timeout, self._timeout)
         attempts = Attempts(self._retries, clock)
@@ -77,6 +78,7 @@ class EqrClient:
                 with closing(self._transport.stream(call, clock.left())) as events:
                     for event in events:
                         begun = True
+                        clock.left()
                         yield event
                 return
             except ClientError as error:

@@ -10,8 +10,10 @@ from typing import Any, Generic, Literal, TypedDict, TypeVar
 from pydantic import BaseModel
 
 from eqr_core.engine.budget import Budget
+from eqr_core.errors import shown
 from service.client.errors import RequestUnsendable
 from service.schemas import (
+    IDEMPOTENCY_KEY,
     BatchAnswer,
     JobAnswer,
     ModelAnswer,
@@ -55,6 +57,13 @@ class Call(Generic[Answer]):
     name: str = ""
     key: str | None = None
     request_id: str = field(default_factory=new_id)
+
+    def __post_init__(self) -> None:
+        if self.key is not None and not IDEMPOTENCY_KEY.fullmatch(self.key):
+            raise RequestUnsendable(
+                f"idempotency_key is {shown(self.key)}; it must be 1 to 255 visible ASCII "
+                "characters"
+            )
 
 
 def solve_call(grid: Any, options: Mapping[str, Any], key: str | None = None) -> Call[SolveAnswer]:

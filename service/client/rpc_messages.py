@@ -226,7 +226,7 @@ def model_of(message: pb.Model) -> ModelAnswer:
 
 def rows_of(text: str) -> GridRows:
     """The rows of a grid's text: integers of a square of digits, else characters."""
-    if "/" in text:
+    if not set(text) <= {*DIGITS, "."}:
         return [list(row) for row in text.split("/")]
     side = math.isqrt(len(text))
     values: list[int | str] = [DIGITS.find(char) + 1 for char in text]

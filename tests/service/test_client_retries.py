@@ -35,6 +35,7 @@ from service.client import (
 from service.client.errors import FellBehind, problem_of, service_error
 from service.client.events import EventReader
 from service.client.retries import is_passing
+from service.client.rpc_messages import rows_of
 from service.codes import TITLES
 from service.problems import Refusal
 from service.rpc_errors import status_of
@@ -297,3 +298,18 @@ def test_events_are_read_however_they_are_cut() -> None:
 def test_errors_are_of_one_family() -> None:
     assert issubclass(TimedOut, ConnectionFailed)
     assert issubclass(ServiceError, ClientError)
+
+
+@pytest.mark.parametrize("key", ["", "a b", "é", 256 * "k"])
+def test_an_idempotency_key_that_is_none_is_not_sent(flaky: Flaky, http: str, key: str) -> None:
+    with EqrClient(http) as client, pytest.raises(RequestUnsendable, match="idempotency_key is"):
+        client.solve("1...", idempotency_key=key)
+    assert not flaky.keys
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [("S #G", ["S #G"]), ("##/SG", ["##", "SG"]), ("12.1", [[1, 2], [0, 1]])],
+)
+def test_rows_of_a_text_are_those_of_its_task(text: str, rows: list[str] | list[list[int]]) -> None:
+    assert [list(row) for row in rows_of(text)] == [list(row) for row in rows]
