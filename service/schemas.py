@@ -20,7 +20,7 @@ from eqr_core.engine.halting import Halt
 Score = Annotated[float | None, Field(description="Relative residual; null when not finite.")]
 GridRows = list[list[int | str]]
 
-EXAMPLE_GRID = "1...4...2..3...."
+EXAMPLE_GRID = "1.....3..4.....2"
 
 
 class RequestModel(BaseModel):

@@ -2,7 +2,7 @@
 
 >>> from service.client import EqrClient
 >>> with EqrClient("http://127.0.0.1:8000") as client:  # doctest: +SKIP
-...     print(client.solve("1...4...2..3....").text)
+...     print(client.solve("1.....3..4.....2").text)
 """
 
 from service.client.asynchronous import AsyncEqrClient
