@@ -51,6 +51,7 @@ class Desk:
         self.draining = False
         self.error: Exception | None = None
         self.endless = False
+        self.silent = False
         self.fails = ""
         self.told = 0
         self.left = asyncio.Event()
@@ -78,6 +79,8 @@ class Desk:
         self.orders.append(order)
         progress = ProgressAnswer(iteration=1, residual=0.5, grid=[[1]], text="1" * 10_000)
         try:
+            while self.silent:
+                await asyncio.sleep(1)
             yield progress
             if self.error is not None:
                 raise self.error
@@ -356,6 +359,25 @@ def test_the_earlier_deadline_counts_and_leaves_time_for_the_answer(
 
     for limit_ms in run(call):
         assert low <= limit_ms / 1e3 <= high
+
+
+@pytest.mark.parametrize(
+    ("budget", "seconds"), [(pb.Budget(), 1.0), (pb.Budget(deadline_ms=100), None)]
+)
+def test_the_proxy_answers_for_an_ingress_that_does_not(
+    budget: pb.Budget, seconds: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxy, "LATE_SECONDS", 0.2)
+
+    async def call(desk: Desk, channel: Any) -> Any:
+        stub, request = SolverStub(channel), pb.SolveRequest(grid=FOUR, budget=budget)
+        one = await refused(stub.Solve(request, timeout=seconds))
+        stream = stub.SolveStream(pb.SolveStreamRequest(request=request), timeout=seconds)
+        return one, await refused(read_all(stream))
+
+    for ended in run(call, endless=True, silent=True):
+        assert ended.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert info_in(ended).reason == "deadline_exceeded"
 
 
 def test_a_client_that_leaves_a_stream_ends_the_solve() -> None:
