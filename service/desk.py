@@ -12,6 +12,7 @@ from ray.serve.handle import DeploymentHandle
 
 from service.batch import check_items, solve_all
 from service.cache import Cache
+from service.convoy import GROUP
 from service.gateway import Gateway
 from service.idempotency import Idempotency
 from service.job_worker import JobWorker
@@ -89,11 +90,13 @@ class Desk:
         """The ends of `items`, bodies of ``POST /solve`` that are checked here."""
         await self.limits.take(owner, len(items))
         settings = self._settings
+        # Enough to keep the slots busy, and never a full queue by one client's batch alone.
+        at_once = min(2 * settings.slots, settings.queue)
         return await solve_all(
             items,
-            self.gateway.solve,
-            # Enough to keep the slots busy, and never a full queue by one client's batch alone.
-            at_once=min(2 * settings.slots, settings.queue),
+            # Several groups at a time: while one waits for its last item the others go on.
+            self.gateway.together(min(GROUP, max(1, at_once // 4))),
+            at_once=at_once,
             default_deadline_ms=settings.deadline_ms,
             owner=owner,
             request_id=request_id,

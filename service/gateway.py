@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -13,12 +21,13 @@ from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableE
 from ray.serve.handle import DeploymentHandle
 
 from service.cache import Cache, suited
+from service.convoy import Convoy, Outcome
 from service.limits import Ceilings, Limits
 from service.metrics import Collected
 from service.orders import Order
 from service.problems import Refusal
 from service.schemas import ModelAnswer, ProgressAnswer, SolveAnswer
-from service.shutter import Shutter
+from service.shutter import Ask, Shutter
 
 DEADLINE_GRACE_SECONDS = 5.0
 """The engine keeps the deadline; this much later the gateway stops waiting for it."""
@@ -27,6 +36,7 @@ READY_SECONDS = 10.0
 COLLECT_SECONDS = 5.0
 
 Result = TypeVar("Result")
+Send = Callable[[Order], Awaitable[Outcome]]
 
 
 class Gateway:
@@ -75,27 +85,39 @@ class Gateway:
         where the owner's quota is spent, or where the solver refuses the order; BudgetError above
         a ceiling.
         """
+        return await self._solve(order, self._send)
+
+    def together(self, size: int) -> Callable[[Order], Awaitable[SolveAnswer]]:
+        """`solve` for the orders of one batch, which go to the solvers up to `size` in a call."""
+        convoy = Convoy(self._send_all, size)
+        return lambda order: self._solve(order, convoy.run)
+
+    async def _solve(self, order: Order, send: Send) -> SolveAnswer:
         await self._admit(order)
         start = monotonic()
         with self._counted():
             model = suited(self._models, order) if order.cache else None
             if model is None:
-                answer = await self._run(order)
+                answer = await self._run(send, order)
             else:
-                answer = await self._cache.solve(order, model, self._run)
+                answer = await self._cache.solve(order, model, partial(self._run, send))
             await self._charge(order, answer)
         return _timed(answer, start)
 
-    async def _run(self, order: Order) -> SolveAnswer:
-        async def attempt() -> SolveAnswer | Refusal:
-            outcome: SolveAnswer | Refusal = await self._call(self._solver.solve, order)
-            return outcome
+    async def _send(self, order: Order) -> Outcome:
+        outcome: Outcome = await self._call(self._solver.solve, order)
+        return outcome
 
-        self._shutter.check(order)
+    async def _send_all(self, orders: Sequence[Order]) -> Sequence[Outcome]:
+        outcomes: Sequence[Outcome] = await self._call(self._solver.solve_all, orders)
+        return outcomes
+
+    async def _run(self, send: Send, order: Order) -> SolveAnswer:
+        self._shutter.check(_ask(order))
         async with self._wait_for(order):
-            outcome = await _once_more(attempt)
+            outcome = await _once_more(lambda: send(order))
         if isinstance(outcome, Refusal):
-            self._shutter.refused(order, outcome)
+            self._shutter.refused(_ask(order), outcome)
             raise outcome
         self._shutter.answered()
         return outcome
@@ -122,14 +144,14 @@ class Gateway:
                         raise Refusal("not_ready", _DIED_TWICE) from None
 
     async def _events(self, order: Order) -> AsyncGenerator[ProgressAnswer | SolveAnswer, None]:
-        self._shutter.check(order)
+        self._shutter.check(_ask(order))
         response: Any = self._solver.options(stream=True).stream.remote(order)
         try:
             while True:
                 async with self._wait_for(order):
                     event = await anext(response, None)
                 if isinstance(event, Refusal):
-                    self._shutter.refused(order, event)
+                    self._shutter.refused(_ask(order), event)
                     raise event
                 if event is None:
                     return
@@ -231,6 +253,10 @@ class Gateway:
 
 _REPLICA_LOST = (RayActorError, ReplicaUnavailableError)
 _DIED_TWICE = "the solver died twice while it held the request"
+
+
+def _ask(order: Order) -> Ask:
+    return Ask(order.request.priority, order.left_seconds)
 
 
 def _timed(answer: SolveAnswer, start: float) -> SolveAnswer:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
@@ -20,8 +20,10 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
+from service.gate import REFUSED_BEFORE
 from service.problems import Refusal
 from service.rpc_context import END_KEY, kept_seconds
+from service.rpc_door import RpcDoor
 from service.rpc_errors import DETAILS_KEY, status_of
 from service.schemas import new_id
 from service.stubs.solver_pb2_grpc import add_SolverServicer_to_server
@@ -63,13 +65,13 @@ def add_services_here(servicer: Any, server: Any) -> None:
 
 def _add(servicer: Any, server: Any, here: bool) -> None:
     """Serve's server replaces every behaviour by what its `service_handler_factory` makes."""
-    make = server.service_handler_factory
+    make, door = server.service_handler_factory, RpcDoor()
 
     def guarded(service_method: str, streaming_type: Any) -> Callable[..., Any]:
         behaviour = make(service_method=service_method, streaming_type=streaming_type)
         kind = streaming_type.value
         if kind == "unary_unary":
-            return _guard_unary(behaviour, here)
+            return _guard_unary(behaviour, here, door)
         return _guard_stream(behaviour, here) if kind == "unary_stream" else behaviour
 
     server.service_handler_factory = guarded
@@ -108,16 +110,21 @@ def _lenient(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return read_or_mark
 
 
-def _guard_unary(behaviour: Unary, here: bool) -> Unary:
+def _guard_unary(behaviour: Unary, here: bool, door: RpcDoor) -> Unary:
     async def unary(request: Any, context: Any) -> bytes:
         await _refuse_unfit(request, context, here)
+        try:
+            visit = door.enter(request, context)
+        except Refusal as refusal:
+            await _abort(context, refusal)
         response = b""
         with suppress(TimeoutError):
             async with asyncio.timeout(_patience(request, context)) as waiting:
-                response = await behaviour(request, _Timed(context))
+                response = await behaviour(request, _Timed(context, visit.told))
         if waiting.expired():
             await _abort(context, _LATE)
         _reword(context)
+        door.leave(visit, context)
         return response
 
     return unary
@@ -182,14 +189,15 @@ def _patience(request: Any, context: Any) -> float | None:
     An ingress that lives answers sooner: the solve's deadline is the earlier one, and the ingress
     keeps more of the client's for the way back.
     """
-    left: float | None = context.time_remaining()
-    if left is not None:
+    given = context.time_remaining()
+    if given is not None:
+        left = float(given)
         return max(0.0, left - kept_seconds(left) / 2)
     solve = getattr(request, "request", request)
     budget = getattr(solve, "budget", None)
     if budget is None or not budget.HasField("deadline_ms"):
         return None
-    return max(0.0, budget.deadline_ms / 1e3) + LATE_SECONDS
+    return max(0.0, float(budget.deadline_ms) / 1e3) + LATE_SECONDS
 
 
 async def _refuse_unfit(request: Any, context: Any, here: bool) -> None:
@@ -241,13 +249,14 @@ class _Timed:
     Serve asks for the peer when a call has ended, where grpc's own context reads freed memory.
     """
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, told: Sequence[tuple[str, str]] = ()) -> None:
         self._context = context
         self._peer: str = context.peer()
         left = context.time_remaining()
         end = [] if left is None else [(END_KEY, repr(time.time() + left))]
-        given = [pair for pair in context.invocation_metadata() if pair[0] != END_KEY]
-        self._metadata: list[tuple[str, str | bytes]] = [*given, *end]
+        ours = (END_KEY, REFUSED_BEFORE)
+        given = [pair for pair in context.invocation_metadata() if pair[0] not in ours]
+        self._metadata: list[tuple[str, str | bytes]] = [*given, *end, *told]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.door import Door
 from service.gate import REQUEST_ID, TAKEN, problem_response
 from service.problems import Refusal
 from service.schemas import new_id
@@ -34,7 +35,7 @@ _LOST = Refusal("not_ready", "no ingress took the request, or the one that had i
 def http_middlewares() -> list[Middleware]:
     """For Serve's HTTP proxies."""
     # The last one is the outermost; it also drops a reader that does not read its last words.
-    return [Middleware(LastWords), Middleware(DropSlowReaders)]
+    return [Middleware(LastWords), Middleware(Door), Middleware(DropSlowReaders)]
 
 
 class DropSlowReaders:

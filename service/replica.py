@@ -74,6 +74,10 @@ class Solver:
                 raise
             return refusal
 
+    async def solve_all(self, orders: Sequence[Order]) -> list[SolveAnswer | Refusal]:
+        """`solve` for several; their ends in order, when all have ended."""
+        return list(await asyncio.gather(*map(self.solve, orders)))
+
     async def _solve(self, order: Order) -> SolveAnswer:
         model = self._choose(order.request)
         try:

@@ -85,7 +85,7 @@ def test_a_job_ends_once_with_what_is_known(ledger: Ledger) -> None:
     def job(*items: BatchItem | None, state: Any = "done") -> JobAnswer:
         now = datetime.now(UTC)
         progress = JobProgress(done=len(items), total=len(items))
-        fields = {"created_at": now, "ended_at": now, "results": list(items)}
+        fields: dict[str, Any] = {"created_at": now, "ended_at": now, "results": list(items)}
         return JobAnswer(id="j", state=state, progress=progress, **fields)
 
     good = BatchItem(answer=answer())
@@ -107,10 +107,14 @@ def test_a_job_ends_once_with_what_is_known(ledger: Ledger) -> None:
 
 def test_a_job_without_an_answer_is_a_fault(ledger: Ledger) -> None:
     now = datetime.now(UTC)
-    for name, state, items in (("a", "failed", [None]), ("b", "done", [BatchItem()])):
+    ends: list[tuple[str, Any, list[BatchItem | None]]] = [
+        ("a", "failed", [None]),
+        ("b", "done", [BatchItem()]),
+    ]
+    for name, state, items in ends:
         job = JobAnswer(
             id=name,
-            state=state,  # type: ignore[arg-type]
+            state=state,
             progress=JobProgress(done=0, total=1),
             created_at=now,
             ended_at=now,

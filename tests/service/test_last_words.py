@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from starlette.types import ASGIApp
 
 from service.gate import TAKEN
 from service.proxy_http import LastWords
@@ -44,7 +43,7 @@ def sent(*messages: dict[str, Any], path: str = "/solve", pause: float = 0.0) ->
     async def send(message: Any) -> None:
         found.append(message)
 
-    wrapped: ASGIApp = LastWords(app, seconds=0.1)
+    wrapped = LastWords(app, seconds=0.1)
     scope = {"type": "http", "path": path, "headers": [(b"x-request-id", b"mine")]}
     asyncio.run(wrapped(scope, receive, send))
     return found

@@ -19,13 +19,13 @@ from unittest.mock import Mock
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ray.serve._private.grpc_util import gRPCGenericServer
 from ray.serve.grpc_util import RayServegRPCContext
 
-from service import proxy
+from service import proxy, shutter
 from service.metrics import IngressMetrics
 from service.orders import Order, order_of
 from service.problems import Refusal
@@ -54,6 +54,7 @@ class Desk:
         self.silent = False
         self.fails = ""
         self.told = 0
+        self.rejected: Callable[[], float] = lambda: 0.0
         self.left = asyncio.Event()
 
     def owner_of(self, headers: Mapping[str, str]) -> str:
@@ -105,6 +106,16 @@ class Ingress(SolverRpc, HealthRpc):
         self.desk = self._desk = desk
         self._settings = Settings(max_body_bytes=1024, cpus=1)
         self._metrics = IngressMetrics()
+        desk.rejected = self.rejected
+
+    def rejected(self) -> float:
+        metrics = self._metrics.collect()
+        return sum(
+            one.value
+            for metric in metrics
+            for one in metric.samples
+            if one.name == "eqr_requests_rejected_total"
+        )
 
 
 def served(ingress: Ingress, service_method: str, streaming_type: Any) -> Callable[..., Any]:
@@ -378,6 +389,30 @@ def test_the_proxy_answers_for_an_ingress_that_does_not(
     for ended in run(call, endless=True, silent=True):
         assert ended.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         assert info_in(ended).reason == "deadline_exceeded"
+
+
+def test_the_proxy_refuses_while_the_solvers_are_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutter, "SHUT_SECONDS", 600.0)
+
+    async def call(desk: Desk, channel: Any) -> Any:
+        stub, request = SolverStub(channel), pb.SolveRequest(grid=FOUR)
+        ended = [await refused(stub.Solve(request)) for _ in range(shutter.ENOUGH + 2)]
+        assert len(desk.orders) == shutter.ENOUGH
+        for urgent in (pb.SolveRequest(grid=FOUR, priority=-1), pb.SolveRequest(grid=FOUR)):
+            await refused(stub.Solve(urgent, metadata=[("x-eqr-refused", "99")]))
+        return ended, len(desk.orders), desk.rejected
+
+    error = Refusal("queue_full", "full", headers={"Retry-After": "7"})
+    ended, asked, rejected = run(call, error=error)
+    for one in ended:
+        assert one.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert info_in(one).reason == "queue_full"
+        retry = RetryInfo()
+        assert status_in(one).details[1].Unpack(retry)
+        assert retry.retry_delay.seconds == 7
+    assert asked == shutter.ENOUGH + 1
+    # Those that the proxy refused are told with the next one that goes on.
+    assert rejected() == shutter.ENOUGH + 2 + 1
 
 
 def test_a_client_that_leaves_a_stream_ends_the_solve() -> None:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from service import shutter
-from service.orders import Order, order_of
 from service.problems import Refusal
-from service.schemas import SolveBody
-from service.shutter import ENOUGH, SHUT_SECONDS, Shutter
+from service.shutter import ENOUGH, SHUT_SECONDS, Ask, Shutter
 
 FULL = Refusal("queue_full", "full", headers={"Retry-After": "7"})
-
-
-def order(deadline_ms: float = 10_000, **fields: Any) -> Order:
-    return order_of(SolveBody(grid="1...4...2..3....", **fields), deadline_ms)
 
 
 @pytest.fixture
@@ -30,34 +22,43 @@ def test_it_shuts_after_refusals_in_a_row_and_opens_again(clock: list[float]) ->
     one = Shutter()
     for _ in range(2):
         for _ in range(ENOUGH - 1):
-            one.refused(order(), FULL)
-            one.check(order())
+            one.refused(Ask(0, 10.0), FULL)
+            one.check(Ask(0, 10.0))
         one.answered()
     for _ in range(ENOUGH):
-        one.refused(order(), FULL)
+        one.refused(Ask(0, 10.0), FULL)
     with pytest.raises(Refusal) as refused:
-        one.check(order())
+        one.check(Ask(0, 10.0))
     assert refused.value.headers["Retry-After"] == "7"
     clock[0] += SHUT_SECONDS
-    one.check(order())
-    one.refused(order(), FULL)
+    one.check(Ask(0, 10.0))
+    one.refused(Ask(0, 10.0), FULL)
     with pytest.raises(Refusal):
-        one.check(order())
+        one.check(Ask(0, 10.0))
 
 
 def test_only_a_full_queue_shuts_it(clock: list[float]) -> None:
     one = Shutter()
     for _ in range(2 * ENOUGH):
-        one.refused(order(), Refusal("unknown_model", "there is none"))
-    one.check(order())
+        one.refused(Ask(0, 10.0), Refusal("unknown_model", "there is none"))
+    one.check(Ask(0, 10.0))
 
 
 def test_what_is_more_urgent_or_has_more_time_is_let_through(clock: list[float]) -> None:
     one = Shutter()
     for _ in range(ENOUGH):
-        one.refused(order(), FULL)
-    one.check(order(priority=-1))
-    one.check(order(deadline_ms=11_000))
-    for like in (order(priority=1), order(deadline_ms=5_000)):
+        one.refused(Ask(0, 10.0), FULL)
+    one.check(Ask(-1, 10.0))
+    one.check(Ask(0, 11.0))
+    for like in (Ask(1, 10.0), Ask(0, 5.0), Ask(0, 10.1)):
         with pytest.raises(Refusal):
             one.check(like)
+
+
+def test_the_default_time_is_like_itself_alone(clock: list[float]) -> None:
+    one = Shutter()
+    for _ in range(ENOUGH):
+        one.refused(Ask(), FULL)
+    one.check(Ask(0, 1.0))
+    with pytest.raises(Refusal):
+        one.check(Ask())
