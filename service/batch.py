@@ -16,6 +16,8 @@ from service.problems import Refusal, refusal_of
 from service.schemas import BatchItem, FieldProblem, SolveAnswer, SolveBody
 
 REQUESTS = "requests"
+FULL_SECONDS = 0.5
+"""Between two tries of an item for which there was no room."""
 
 Solve = Callable[[Order], Awaitable[SolveAnswer]]
 
@@ -80,14 +82,29 @@ async def solve_all(
     owner: str,
     request_id: str,
 ) -> list[BatchItem]:
-    """The ends of `items`, solved with `at_once` of them in flight. Cancelled, it cancels all."""
+    """The ends of `items`, solved with `at_once` of them in flight. Cancelled, it cancels all.
+
+    An item that finds the solvers full, of its own batch as it may be, is tried again for as long
+    as its deadline is; that counts from the try that begins.
+    """
     room = asyncio.Semaphore(at_once)
+
+    async def solved(item: Any) -> SolveAnswer:
+        body = body_of(item)
+        first = order = order_of(body, default_deadline_ms)
+        while True:
+            try:
+                return await solve(replace(order, owner=owner))
+            except Refusal as refusal:
+                if refusal.code != "queue_full" or first.left_seconds < FULL_SECONDS:
+                    raise
+            await asyncio.sleep(FULL_SECONDS)
+            order = order_of(body, default_deadline_ms)
 
     async def one(item: Any) -> BatchItem:
         async with room:
             try:
-                order = order_of(body_of(item), default_deadline_ms)
-                return BatchItem(answer=await solve(replace(order, owner=owner)))
+                return BatchItem(answer=await solved(item))
             except Exception as error:
                 return failed(error, request_id)
 

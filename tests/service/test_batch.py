@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from eqr_core.errors import DeadlineExceeded
+from service import batch
 from service.batch import check_items, items_of, solve_all
 from service.orders import Order
 from service.problems import Refusal
@@ -123,3 +124,28 @@ def test_a_cancelled_batch_cancels_its_solves() -> None:
 
     asyncio.run(scene())
     assert cancelled == 3
+
+
+def test_an_item_waits_for_room_as_long_as_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "FULL_SECONDS", 0.01)
+    orders: list[Order] = []
+
+    async def solve(order: Order) -> SolveAnswer:
+        orders.append(order)
+        if len(orders) < 3:
+            raise Refusal("queue_full", "full")
+        return answer(order)
+
+    (end,) = run([ONE], solve)
+    assert end.answer is not None
+    assert len(orders) == 3
+    # Another try has all of the time again.
+    assert orders[2].end > orders[0].end
+    assert {order.owner for order in orders} == {"alice"}
+
+    async def never(order: Order) -> SolveAnswer:
+        raise Refusal("queue_full", "full")
+
+    (end,) = run([{**ONE, "budget": {"deadline_ms": 100}}], never)
+    assert end.error is not None
+    assert end.error.code == "queue_full"
