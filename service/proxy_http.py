@@ -98,7 +98,8 @@ class LastWords:
 
         async def send_own(message: Message) -> None:
             nonlocal begun, ended, streams
-            waiting.reschedule(None)
+            if not waiting.expired():
+                waiting.reschedule(None)
             if message["type"] == TAKEN:
                 return
             if message["type"] == "http.response.start":
