@@ -69,7 +69,9 @@ def main(
     cpus: Annotated[int | None, typer.Option(help="Threads of the engine and solver.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Measure throughput and latency against the engine's own; exit 1 where a bar is missed."""
+    """Measure throughput and latency against the engine's own; exit 1 where a bar is missed, or an
+    answer is not the engine's.
+    """
     threads = cpus or usable_cpus()
     torch.set_num_threads(threads)
     workload = Workload.of(model, read_rows(find_puzzles(data), limit))
@@ -84,7 +86,8 @@ def main(
         typer.echo(json.dumps(document, indent=2))
     else:
         _show(document, Console())
-    if not all(row["reached"] for row in document["bars"]):
+    same = all(row["same_answers"] for row in document["rounds"])
+    if not (same and all(row["reached"] for row in document["bars"])):
         raise typer.Exit(1)
 
 
