@@ -49,6 +49,7 @@ def main(
     mix: Annotated[str | None, typer.Option(help="As of eqr bench serve.")] = None,
     depth: options.Depth = Budget.depth,
     breadth: options.Breadth = Budget.breadth,
+    stop: options.Stop = Budget.stop,
     deadline_ms: Annotated[float, typer.Option(help="Of every request; later is no goodput.")] = (
         20_000.0
     ),
@@ -63,7 +64,12 @@ def main(
             rows, bands = read_rows(Path("benchmark"), None), parse_mix(mix)
 
             def load(length: float, rate: float | None) -> Load:
-                budget = {"depth": depth, "breadth": breadth, "deadline_ms": deadline_ms}
+                budget = {
+                    "depth": depth,
+                    "breadth": breadth,
+                    "stop": stop,
+                    "deadline_ms": deadline_ms,
+                }
                 plan = Plan(
                     service.grpc if grpc else service.rest,
                     rate=rate,
