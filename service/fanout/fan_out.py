@@ -52,6 +52,8 @@ class FanOut:
         self._launcher = Launcher(self._engine, settings)
         self._costs: dict[tuple[str, str], Cost] = {}
         self._in_flight = 0
+        self._most_in_flight = 0
+        """Since the watcher last looked."""
         self.workers = 0
         """Shards of a request that may run elsewhere at a time; 0 until all is measured."""
         self._stopping = threading.Event()
@@ -106,6 +108,7 @@ class FanOut:
 
     async def _away(self, asked: SolveRequest) -> Reports:
         self._in_flight += 1
+        self._most_in_flight = max(self._most_in_flight, self._in_flight)
         try:
             with self._launcher.shard(asked, _end(asked)) as reports:
                 async for report in reports:
@@ -126,8 +129,9 @@ class FanOut:
                 if nodes.room and (measured is None or nodes.ids - measured.ids):
                     self._measure()
                     measured = nodes
-                free = nodes.free + self._in_flight
-                self.workers = min(self._settings.fanout_workers, nodes.room, free)
+                # Ray keeps a worker for a second after its shard, and it is not free until then.
+                ours, self._most_in_flight = self._most_in_flight, self._in_flight
+                self.workers = min(self._settings.fanout_workers, nodes.room, nodes.free + ours)
             except UnlikeNode as error:
                 _log.warning("%s, so no shard goes there", error)
                 self._launcher.avoid(error.node)
