@@ -40,6 +40,7 @@ class Load:
         # Adaptive breadth spends far less than a budget allows; until answers tell, all of it.
         self._share = 1.0
         self._answers = 0
+        self._cut = False
         self._before = (monotonic(), since)
         self._measured = since
         self._speed = 0.0
@@ -56,6 +57,7 @@ class Load:
 
     def learn(self, budget: Budget, nfe: int, cut: bool = False) -> None:
         """An answer to `budget` took `nfe` outer steps; `cut` by its deadline, at least those."""
+        self._cut = self._cut or cut
         spent = min(1.0, nfe / ceiling_of(budget))
         if not nfe or (cut and spent < self._share):
             return
@@ -67,9 +69,10 @@ class Load:
 
         That is so when what goes before it (lower `priority`, or as low and a deadline no later
         than `end`) takes more than `PATIENCE` of its `left_seconds`. Where there are fewer requests
-        than slots none waits, and until answers have told what requests take nothing is known.
+        than slots none waits. Before the first answer nothing is known; where deadlines cut the
+        first ones, requests are thought to take all of their budgets.
         """
-        if len(self._in_hand) < self._slots or not self._answers:
+        if len(self._in_hand) < self._slots or not (self._answers or self._cut):
             return
         speed = self._measure(stats)
         before = sum(

@@ -135,6 +135,15 @@ def test_a_request_that_would_wait_too_long_is_refused_at_once() -> None:
         check(200.0, 0.1)  # a slot is free
 
 
+def test_answers_that_all_are_cut_tell_that_there_is_too_much() -> None:
+    one = Load(Stats(), slots=1)
+    with one.taken(BUDGET, end=100.0):
+        one.check_room(Stats(outer_steps=1000, tick_seconds=1.0), 200.0, 1.0, 0)
+        one.learn(BUDGET, 3, cut=True)
+        with pytest.raises(Refusal):
+            one.check_room(Stats(outer_steps=2000, tick_seconds=2.0), 200.0, 1.0, 0)
+
+
 def deployments(**fields: Any) -> dict[str, Any]:
     from ray.serve._private.build_app import build_app
 
