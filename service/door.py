@@ -40,16 +40,14 @@ class Door:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        own = [pair for pair in scope["headers"] if pair[0].lower() != REFUSED_BEFORE.encode()]
-        scope = {**scope, "headers": own}
         asks = scope["method"] == "POST" and scope["path"] in SOLVE_PATHS
         if not asks or IDEMPOTENCY_KEY in headers:
-            await self._app(scope, receive, send)
+            await self._app(self._telling(scope), receive, send)
             return
         first = await receive()
         ask = ask_of(first)
         if ask is None:
-            await self._app(scope, _again(first, receive), send)
+            await self._app(self._telling(scope), _again(first, receive), send)
             return
         try:
             self._shutter.check(ask)
@@ -60,11 +58,18 @@ class Door:
             response.headers[REQUEST_ID] = request_id
             await response(scope, receive, send)
             return
-        if self._refused:
-            own.append((REFUSED_BEFORE.encode(), str(self._refused).encode()))
-            self._refused = 0
         streams = scope["path"] != SOLVE_PATHS[0]
-        await self._app(scope, _again(first, receive), self._watched(ask, send, streams))
+        sending = self._watched(ask, send, streams)
+        await self._app(self._telling(scope), _again(first, receive), sending)
+
+    def _telling(self, scope: Scope) -> Scope:
+        """`scope` with the header that tells how many were refused, and none of a client's."""
+        name = REFUSED_BEFORE.encode()
+        headers = [pair for pair in scope["headers"] if pair[0].lower() != name]
+        if self._refused:
+            headers.append((name, str(self._refused).encode()))
+            self._refused = 0
+        return {**scope, "headers": headers}
 
     def _watched(self, ask: Ask, send: Send, streams: bool) -> Send:
         """`send`, which learns from the response whether the solvers are full."""

@@ -20,6 +20,8 @@ LEARNING = 0.1
 """Weight of the newest answer in the share of their budgets that answers spend."""
 PATIENCE = 0.7
 """Share of its time that a request may wait for others: the estimate is rough."""
+LONGEST_RETRY = 20
+"""Seconds; deadlines and clients that leave may make room before the estimate says so."""
 MEASURED_SECONDS = 0.5
 """Of ticks, at least, from which the speed is taken."""
 
@@ -84,7 +86,9 @@ class Load:
                 "queue_full",
                 f"requests that go first take {wait:.1f} s more, and this one has "
                 f"{left_seconds:.1f} s",
-                headers={"Retry-After": str(ceil(wait - PATIENCE * left_seconds))},
+                headers={
+                    "Retry-After": str(min(LONGEST_RETRY, ceil(wait - PATIENCE * left_seconds)))
+                },
             )
 
     def report(self, stats: Stats) -> dict[str, float]:

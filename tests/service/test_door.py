@@ -90,6 +90,9 @@ def test_a_full_service_is_not_asked_again_for_a_moment(door: Door, ingress: Ing
     post(door, priority=-1)
     assert json.loads(ingress.bodies[-1]) == {"grid": "1", "priority": -1}
     assert ingress.refused_before == ["2"]
+    post(door)
+    post(door, path="/metrics")
+    assert ingress.refused_before == ["2", "1"]
 
 
 @pytest.mark.parametrize(
