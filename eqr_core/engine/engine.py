@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+import torch
 from torch import Tensor
 
 from eqr_core.device import choose_device
@@ -22,6 +23,7 @@ from eqr_core.engine.answer import (
 )
 from eqr_core.engine.conclusion import Conclusion
 from eqr_core.engine.lane import Lane
+from eqr_core.engine.runner import arithmetic
 from eqr_core.engine.stats import Observer, Stats, Tick
 from eqr_core.engine.trajectory import Request
 from eqr_core.errors import EqrError, GridError, ModelError, QueueFull, shown
@@ -202,6 +204,12 @@ class Engine:
     ) -> Answer:
         """`Conclusion.answer` of a request whose waves were run as shards; any thread may ask."""
         return self._conclusions[asked.model].answer(request, asked, submitted, first_slot)
+
+    def arithmetic(self, model: str) -> str:
+        """What the answers of `model` are computed with; two that differ may round differently."""
+        if self._device.type == "cuda":
+            return f"cuda-{torch.cuda.get_device_name(self._device)}"
+        return arithmetic(self.models[model].operator, self._compiled)
 
     def checkpoint(self, model: str) -> tuple[Weights, Card]:
         """Weights and card of a loaded model, as `of` takes them."""

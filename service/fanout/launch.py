@@ -11,7 +11,6 @@ import ray
 
 from eqr_core.engine.answer import SolveRequest
 from eqr_core.engine.engine import Engine
-from eqr_core.engine.runner import arithmetic
 from service.fanout.recall import Recalls, apart
 from service.fanout.worker import Report, ShardOrder, pack, run_shard
 from service.settings import Settings
@@ -59,7 +58,8 @@ class Launcher:
             asked,
             end=time.time() + end - time.monotonic(),
             key=key,
-            arithmetic=arithmetic(self._engine.models[asked.model].operator),
+            arithmetic=self._engine.arithmetic(asked.model),
+            device="cuda" if self._settings.fanout_gpus else "cpu",
             slots=self._settings.slots,
             threads=max(1, int(self._settings.fanout_cpus)),
         )

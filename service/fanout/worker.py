@@ -53,6 +53,7 @@ class ShardOrder:
     """`Packed.key` of the weights."""
     arithmetic: str
     """What the answer is computed with: another processor may round differently."""
+    device: str
     slots: int
     threads: int
 
@@ -95,11 +96,9 @@ def run_shard(order: ShardOrder, references: Sequence[Any]) -> Iterator[Report]:
     import ray
     import torch
 
-    from eqr_core.engine.runner import arithmetic
-
     torch.set_num_threads(order.threads)
-    (card,) = engine.models.values()
-    found = arithmetic(card.operator)
+    (name,) = engine.models
+    found = engine.arithmetic(name)
     if found == order.arithmetic:
         yield Began()
         yield from solve(engine, order, recalled)
@@ -141,4 +140,5 @@ def _unpack(order: ShardOrder, packed: Any) -> Engine:
     from eqr_core.model.card import Card
 
     found: Packed = ray.get(packed)
-    return Engine.of([(load(found.weights), Card.from_json(found.card))], slots=order.slots)
+    loaded = load(found.weights), Card.from_json(found.card)
+    return Engine.of([loaded], slots=order.slots, device=order.device)

@@ -417,7 +417,7 @@ def test_a_node_of_another_kind_gets_no_more_shards(
 
     try:
         with monkeypatch.context() as patch:
-            patch.setattr("service.fanout.launch.arithmetic", lambda config: "another")
+            patch.setattr(Engine, "arithmetic", lambda engine, model: "another")
             wait(told)
             fresh = FanOut(solver._runner, fanout._settings, lambda outcome: None)
             wait(lambda: len(fresh._launcher.avoided) == 1 + OTHERS)

@@ -33,7 +33,9 @@ def engine() -> Engine:
 
 
 def order(request: SolveRequest = REQUEST) -> ShardOrder:
-    return ShardOrder(request, end=time.time() + 3600, key="", arithmetic="", slots=16, threads=1)
+    return ShardOrder(
+        request, end=time.time() + 3600, key="", arithmetic="", device="cpu", slots=16, threads=1
+    )
 
 
 def test_a_recalled_shard_begins_no_outer_step(engine: Engine) -> None:
