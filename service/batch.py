@@ -84,22 +84,20 @@ async def solve_all(
 ) -> list[BatchItem]:
     """The ends of `items`, solved with `at_once` of them in flight. Cancelled, it cancels all.
 
-    An item that finds the solvers full, of its own batch as it may be, is tried again for as long
-    as its deadline is; that counts from the try that begins.
+    An item that finds the solvers full, of its own batch as it may be, is tried again until its
+    deadline, which counts from its first try.
     """
     room = asyncio.Semaphore(at_once)
 
     async def solved(item: Any) -> SolveAnswer:
-        body = body_of(item)
-        first = order = order_of(body, default_deadline_ms)
+        order = replace(order_of(body_of(item), default_deadline_ms), owner=owner)
         while True:
             try:
-                return await solve(replace(order, owner=owner))
+                return await solve(order)
             except Refusal as refusal:
-                if refusal.code != "queue_full" or first.left_seconds < FULL_SECONDS:
+                if refusal.code != "queue_full" or order.left_seconds < FULL_SECONDS:
                     raise
             await asyncio.sleep(FULL_SECONDS)
-            order = order_of(body, default_deadline_ms)
 
     async def one(item: Any) -> BatchItem:
         async with room:

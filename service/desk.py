@@ -12,13 +12,13 @@ from ray.serve.handle import DeploymentHandle
 
 from service.batch import check_items, solve_all
 from service.cache import Cache
-from service.convoy import GROUP
 from service.gateway import Gateway
 from service.idempotency import Idempotency
 from service.job_worker import JobWorker
 from service.jobs import LEASE_SECONDS, Jobs, JobTimes
 from service.limits import Ceilings, Limits
 from service.metrics import Collected, IngressMetrics, store_metrics
+from service.micro_batch import GROUP
 from service.orders import Order, order_of
 from service.problems import Refusal
 from service.schemas import BatchItem, JobAnswer, SolveBody
@@ -95,7 +95,7 @@ class Desk:
         return await solve_all(
             items,
             # Several groups at a time: while one waits for its last item the others go on.
-            self.gateway.together(min(GROUP, max(1, at_once // 4))),
+            self.gateway.together(min(GROUP, max(1, min(at_once, len(items)) // 4))),
             at_once=at_once,
             default_deadline_ms=settings.deadline_ms,
             owner=owner,

@@ -27,10 +27,6 @@ TAKEN = "eqr.taken"
 TAKEN_SECONDS = 2.0
 """Most responses start before, and then it is not sent."""
 
-REFUSED_BEFORE = "x-eqr-refused"
-"""Header and metadata with which a proxy tells how many requests it has refused as ``queue_full``
-since the last one; it takes away what a client sends."""
-
 UNTOLD = ("/health/", "/metrics")
 """Asked every few seconds; logged at debug."""
 
@@ -70,8 +66,6 @@ class Gate:
                     MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
 
-        for _ in range(refused_before(headers.get(REFUSED_BEFORE))):
-            self._on_reject("queue_full")
         telling = asyncio.get_running_loop().call_later(TAKEN_SECONDS, _tell_taken, send)
         try:
             if given is not None and not valid:
@@ -116,11 +110,6 @@ class Gate:
     def _too_large(self, found: str) -> Refusal:
         limit = self._max_body_bytes
         return Refusal("body_too_large", f"the body has {found}; the limit is {limit} bytes")
-
-
-def refused_before(told: str | None) -> int:
-    """The number that a proxy told."""
-    return int(told) if told is not None and told.isdecimal() and len(told) < 7 else 0
 
 
 def _tell_taken(send: Send) -> None:

@@ -20,14 +20,14 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from service.breaker import Breaker, Urgency
 from service.cache import Cache, suited
-from service.convoy import Convoy, Outcome
 from service.limits import Ceilings, Limits
 from service.metrics import Collected
+from service.micro_batch import MicroBatcher, Outcome
 from service.orders import Order
 from service.problems import Refusal
 from service.schemas import ModelAnswer, ProgressAnswer, SolveAnswer
-from service.shutter import Ask, Shutter
 
 DEADLINE_GRACE_SECONDS = 5.0
 """The engine keeps the deadline; this much later the gateway stops waiting for it."""
@@ -48,7 +48,7 @@ class Gateway:
         self._solver = solver
         self._cache, self._limits, self._ceilings = cache, limits, ceilings
         self._models: list[ModelAnswer] = []
-        self._shutter = Shutter()
+        self._breaker = Breaker()
         self._draining = False
         self._in_flight = 0
         self._waits: set[asyncio.Timeout] = set()
@@ -89,8 +89,8 @@ class Gateway:
 
     def together(self, size: int) -> Callable[[Order], Awaitable[SolveAnswer]]:
         """`solve` for the orders of one batch, which go to the solvers up to `size` in a call."""
-        convoy = Convoy(self._send_all, size)
-        return lambda order: self._solve(order, convoy.run)
+        batcher = MicroBatcher(self._send_all, size)
+        return lambda order: self._solve(order, batcher.submit)
 
     async def _solve(self, order: Order, send: Send) -> SolveAnswer:
         await self._admit(order)
@@ -113,13 +113,13 @@ class Gateway:
         return outcomes
 
     async def _run(self, send: Send, order: Order) -> SolveAnswer:
-        self._shutter.check(_ask(order))
+        self._breaker.check(_urgency(order))
         async with self._wait_for(order):
             outcome = await _once_more(lambda: send(order))
         if isinstance(outcome, Refusal):
-            self._shutter.refused(_ask(order), outcome)
+            self._breaker.refused(_urgency(order), outcome)
             raise outcome
-        self._shutter.answered()
+        self._breaker.answered()
         return outcome
 
     async def stream(self, order: Order) -> AsyncGenerator[ProgressAnswer | SolveAnswer, None]:
@@ -144,17 +144,18 @@ class Gateway:
                         raise Refusal("not_ready", _DIED_TWICE) from None
 
     async def _events(self, order: Order) -> AsyncGenerator[ProgressAnswer | SolveAnswer, None]:
-        self._shutter.check(_ask(order))
+        self._breaker.check(_urgency(order))
         response: Any = self._solver.options(stream=True).stream.remote(order)
         try:
             while True:
                 async with self._wait_for(order):
                     event = await anext(response, None)
                 if isinstance(event, Refusal):
-                    self._shutter.refused(_ask(order), event)
+                    self._breaker.refused(_urgency(order), event)
                     raise event
                 if event is None:
                     return
+                self._breaker.answered()
                 yield event
         except DeploymentUnavailableError:
             raise Refusal("not_ready", "the solver could not be started") from None
@@ -255,8 +256,8 @@ _REPLICA_LOST = (RayActorError, ReplicaUnavailableError)
 _DIED_TWICE = "the solver died twice while it held the request"
 
 
-def _ask(order: Order) -> Ask:
-    return Ask(order.request.priority, order.left_seconds)
+def _urgency(order: Order) -> Urgency:
+    return Urgency(order.request.priority, order.left_seconds)
 
 
 def _timed(answer: SolveAnswer, start: float) -> SolveAnswer:

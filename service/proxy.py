@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
@@ -20,10 +20,9 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
-from service.gate import REFUSED_BEFORE
+from service.gate import REQUEST_ID, VALID_ID
 from service.problems import Refusal
 from service.rpc_context import END_KEY, kept_seconds
-from service.rpc_door import RpcDoor
 from service.rpc_errors import DETAILS_KEY, status_of
 from service.schemas import new_id
 from service.stubs.solver_pb2_grpc import add_SolverServicer_to_server
@@ -65,13 +64,13 @@ def add_services_here(servicer: Any, server: Any) -> None:
 
 def _add(servicer: Any, server: Any, here: bool) -> None:
     """Serve's server replaces every behaviour by what its `service_handler_factory` makes."""
-    make, door = server.service_handler_factory, RpcDoor()
+    make = server.service_handler_factory
 
     def guarded(service_method: str, streaming_type: Any) -> Callable[..., Any]:
         behaviour = make(service_method=service_method, streaming_type=streaming_type)
         kind = streaming_type.value
         if kind == "unary_unary":
-            return _guard_unary(behaviour, here, door)
+            return _guard_unary(behaviour, here)
         return _guard_stream(behaviour, here) if kind == "unary_stream" else behaviour
 
     server.service_handler_factory = guarded
@@ -110,21 +109,16 @@ def _lenient(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return read_or_mark
 
 
-def _guard_unary(behaviour: Unary, here: bool, door: RpcDoor) -> Unary:
+def _guard_unary(behaviour: Unary, here: bool) -> Unary:
     async def unary(request: Any, context: Any) -> bytes:
         await _refuse_unfit(request, context, here)
-        try:
-            visit = door.enter(request, context)
-        except Refusal as refusal:
-            await _abort(context, refusal)
         response = b""
         with suppress(TimeoutError):
             async with asyncio.timeout(_patience(request, context)) as waiting:
-                response = await behaviour(request, _Timed(context, visit.told))
+                response = await behaviour(request, _Timed(context))
         if waiting.expired():
             await _abort(context, _LATE)
         _reword(context)
-        door.leave(visit, context)
         return response
 
     return unary
@@ -224,7 +218,9 @@ def _reword(context: Any) -> None:
 
 
 async def _abort(context: Any, refusal: Refusal) -> None:
-    status = status_of(refusal, new_id())
+    given = dict(context.invocation_metadata()).get(REQUEST_ID.lower(), "")
+    valid = isinstance(given, str) and VALID_ID.fullmatch(given)
+    status = status_of(refusal, given if valid else new_id())
     await context.abort(status.code, status.message, tuple(status.trailing))
 
 
@@ -249,14 +245,13 @@ class _Timed:
     Serve asks for the peer when a call has ended, where grpc's own context reads freed memory.
     """
 
-    def __init__(self, context: Any, told: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(self, context: Any) -> None:
         self._context = context
         self._peer: str = context.peer()
         left = context.time_remaining()
         end = [] if left is None else [(END_KEY, repr(time.time() + left))]
-        ours = (END_KEY, REFUSED_BEFORE)
-        given = [pair for pair in context.invocation_metadata() if pair[0] not in ours]
-        self._metadata: list[tuple[str, str | bytes]] = [*given, *end, *told]
+        given = [pair for pair in context.invocation_metadata() if pair[0] != END_KEY]
+        self._metadata: list[tuple[str, str | bytes]] = [*given, *end]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)

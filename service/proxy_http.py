@@ -15,7 +15,6 @@ from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.door import Door
 from service.gate import REQUEST_ID, TAKEN, problem_response
 from service.problems import Refusal
 from service.schemas import new_id
@@ -35,7 +34,7 @@ _LOST = Refusal("not_ready", "no ingress took the request, or the one that had i
 def http_middlewares() -> list[Middleware]:
     """For Serve's HTTP proxies."""
     # The last one is the outermost; it also drops a reader that does not read its last words.
-    return [Middleware(LastWords), Middleware(Door), Middleware(DropSlowReaders)]
+    return [Middleware(LastWords), Middleware(DropSlowReaders)]
 
 
 class DropSlowReaders:
@@ -83,7 +82,7 @@ class LastWords:
 
     That is so when the ingress dies, and while there is none: Serve would let requests wait for the
     next one without end. A stream that has begun ends with an `error` event. Serve's own paths keep
-    their answers.
+    their answers, and so do preflights (OPTIONS), which the ingress answers in plain text.
     """
 
     def __init__(self, app: ASGIApp, seconds: float = UNTAKEN_SECONDS) -> None:
@@ -91,7 +90,8 @@ class LastWords:
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(OF_SERVE):
+        own = scope["type"] != "http" or scope["path"].startswith(OF_SERVE)
+        if own or scope["method"] == "OPTIONS":
             await self._app(scope, receive, send)
             return
         begun, ended, streams = False, False, False

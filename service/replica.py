@@ -75,8 +75,16 @@ class Solver:
             return refusal
 
     async def solve_all(self, orders: Sequence[Order]) -> list[SolveAnswer | Refusal]:
-        """`solve` for several; their ends in order, when all have ended."""
-        return list(await asyncio.gather(*map(self.solve, orders)))
+        """`solve` for several; their ends in order, when all have ended. None fails another."""
+
+        async def end_of(order: Order) -> SolveAnswer | Refusal:
+            try:
+                return await self.solve(order)
+            except Exception:
+                _log.exception("a request of a batch failed")
+                return Refusal("internal_error", "the service failed; the fault is in its log")
+
+        return list(await asyncio.gather(*map(end_of, orders)))
 
     async def _solve(self, order: Order) -> SolveAnswer:
         model = self._choose(order.request)

@@ -14,7 +14,6 @@ from google.protobuf.message import Message
 
 from service.batch import REQUESTS, body_of, items_of
 from service.desk import Desk
-from service.gate import REFUSED_BEFORE, refused_before
 from service.idempotency import HEADER, MAX_BYTES, KeptAnswer, check_key, names_of
 from service.messages import (
     answer_message,
@@ -180,8 +179,6 @@ class SolverRpc:
             call.log()
 
     def _admit(self, call: Call, request: Any) -> None:
-        for _ in range(refused_before(call.metadata.get(REFUSED_BEFORE))):
-            self._metrics.reject("queue_full")
         if not call.has_valid_id:
             raise Refusal(
                 "invalid_request_id", "x-request-id must be 1 to 128 visible ASCII characters"

@@ -23,6 +23,7 @@ from eqr_core.engine.answer import (
 )
 from eqr_core.engine.conclusion import Conclusion
 from eqr_core.engine.lane import Lane
+from eqr_core.engine.memory import have_room
 from eqr_core.engine.runner import arithmetic
 from eqr_core.engine.stats import Observer, Stats, Tick
 from eqr_core.engine.trajectory import Request
@@ -34,6 +35,7 @@ from eqr_core.model.checkpoint import (
     find_checkpoint,
     load_checkpoint,
 )
+from eqr_core.model.operator import Operator
 from eqr_core.model.sizes import count, fits
 from eqr_core.tasks.base import Task
 
@@ -287,9 +289,9 @@ class Engine:
         key = model, task.size
         lane = self._lanes.pop(key, None)
         if lane is None:
-            self._close_idle_lanes()
             card = self.models[model]
             operator = build_operator(self._weights[model], card, task).to(self._device)
+            self._close_idle_lanes(operator)
             lane = Lane(
                 operator,
                 card.tolerance,
@@ -297,16 +299,21 @@ class Engine:
                 slots=self.slots,
                 queue=self.queue,
                 compiled=self._compiled,
-                taken=sum(lane.bytes for lane in self._lanes.values()),
+                taken=self._taken,
             )
         self._lanes[key] = lane
         return lane
 
-    def _close_idle_lanes(self) -> None:
+    def _close_idle_lanes(self, operator: Operator) -> None:
         """Make room for one more lane; those that were asked for longest ago go first."""
-        idle = [key for key, lane in self._lanes.items() if not lane.active]
-        for key in idle[: max(0, len(self._lanes) - MAX_LANES + 1)]:
+        for key in [key for key, lane in self._lanes.items() if not lane.active]:
+            if len(self._lanes) < MAX_LANES and have_room(operator, self.slots, self._taken):
+                return
             del self._lanes[key]
+
+    @property
+    def _taken(self) -> int:
+        return sum(lane.bytes for lane in self._lanes.values())
 
     def _check_fit(self, task: Task, name: str) -> None:
         card = self.models.get(name)

@@ -28,13 +28,13 @@ def slot_bytes(operator: Operator) -> int:
 def fitting_slots(operator: Operator, slots: int, free: int | None = None, taken: int = 0) -> int:
     """`slots`, or as many as fit in `free` bytes but `taken`, with a line of the log.
 
-    `free` None: what is free now where the operator is. `taken` is promised to others; part of it
-    may be in use and count twice.
+    `free` None: what is free now where the operator is. `taken` is promised to others, as in
+    `have_room`.
 
     A system that promises more memory than it has ends the process when the slots fill, long after
     it has started; so they are counted before. EqrError where not even one fits.
     """
-    free = max(0, (_free(operator.device) if free is None else free) - taken)
+    free = _left(operator, free, taken)
     each = slot_bytes(operator)
     fit = int(SHARE * free) // each
     if fit >= slots:
@@ -56,8 +56,18 @@ def fitting_slots(operator: Operator, slots: int, free: int | None = None, taken
     return fit
 
 
-def _free(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+def have_room(operator: Operator, slots: int, taken: int) -> bool:
+    """Whether `slots` fit in what is free now and not one of the `taken` bytes.
+
+    These are promised to others. On a CPU part of them may be in use already and count twice.
+    """
+    return slots * slot_bytes(operator) <= SHARE * _left(operator, None, taken)
+
+
+def _left(operator: Operator, free: int | None, taken: int) -> int:
+    if free is None and operator.device.type == "cuda":
+        return torch.cuda.mem_get_info(operator.device)[0]  # its pools are filled at once
+    return max(0, (free_memory() if free is None else free) - taken)
 
 
 def free_memory() -> int:

@@ -1,6 +1,6 @@
 """When fan-out pays: what a wave costs here, and what it costs shared with others.
 
-All numbers are measured where the shards run (`fanout.py` says how); nothing here measures.
+All numbers are measured where the shards run (`nodes.py` says how); nothing here measures.
 """
 
 from __future__ import annotations

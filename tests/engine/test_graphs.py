@@ -67,11 +67,12 @@ def test_it_gives_what_the_runner_of_a_cpu_gives(
     captured, runner = filled(tiny_operator(device))
     found = runner.run(rows_of(slots, noise))
     assert list(found) == list(expected)
+    near = 1e-4 if device == "cpu" else 2e-2  # TF32 has ten bits
     for slot, (residual, tokens) in expected.items():
-        assert found[slot][0] == pytest.approx(residual, rel=1e-4)
+        assert found[slot][0] == pytest.approx(residual, rel=near)
         assert found[slot][1] == tokens
     for mine, theirs in zip(captured.state, plain.state, strict=True):
-        torch.testing.assert_close(mine[slots].cpu(), theirs[slots])
+        torch.testing.assert_close(mine[slots].cpu(), theirs[slots], rtol=near, atol=near)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -25,17 +25,26 @@ def body(data: bytes, more: bool = False) -> dict[str, Any]:
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 
-def sent(*messages: dict[str, Any], path: str = "/solve", pause: float = 0.0) -> list[Any]:
-    """What the client gets of an application that sends `messages`, each after `pause`, and ends.
+def sent(
+    *messages: dict[str, Any],
+    path: str = "/solve",
+    method: str = "POST",
+    before: float = 0.0,
+    between: float = 0.0,
+) -> list[Any]:
+    """What the client gets of an application that sends `messages` and ends.
 
-    The middleware waits for the first one for a tenth of a second.
+    The middleware waits for the first one for a tenth of a second; the application sends it
+    `before` seconds after its start, and the others `between` seconds after each other.
     """
     found: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        pause = before
         for message in messages:
             await asyncio.sleep(pause)
             await send(message)
+            pause = between
 
     async def receive() -> Any:
         return {"type": "http.disconnect"}
@@ -44,7 +53,12 @@ def sent(*messages: dict[str, Any], path: str = "/solve", pause: float = 0.0) ->
         found.append(message)
 
     wrapped = LastWords(app, seconds=0.1)
-    scope = {"type": "http", "path": path, "headers": [(b"x-request-id", b"mine")]}
+    scope = {
+        "type": "http",
+        "path": path,
+        "method": method,
+        "headers": [(b"x-request-id", b"mine")],
+    }
     asyncio.run(wrapped(scope, receive, send))
     return found
 
@@ -69,13 +83,13 @@ def test_what_serve_says_or_does_not_is_said_properly(messages: Sequence[dict[st
 
 
 def test_nobody_waits_without_end_for_an_ingress() -> None:
-    first, *_ = sent(start(200, JSON), body(b"{}"), pause=60.0)
+    first, *_ = sent(start(200, JSON), body(b"{}"), before=60.0)
     assert first["status"] == 503
 
 
 def test_an_ingress_that_has_the_request_may_take_its_time() -> None:
     answer = [start(200, JSON), body(b"{}")]
-    assert sent({"type": TAKEN}, *answer, pause=0.06) == answer
+    assert sent({"type": TAKEN}, *answer, between=0.2) == answer
 
 
 def test_a_stream_that_breaks_off_ends_with_an_error() -> None:
@@ -99,3 +113,8 @@ def test_a_stream_that_breaks_off_ends_with_an_error() -> None:
 )
 def test_everything_else_is_passed_on(path: str, messages: Sequence[dict[str, Any]]) -> None:
     assert sent(*messages, path=path) == list(messages)
+
+
+def test_a_preflight_that_is_refused_keeps_its_answer() -> None:
+    refused = [start(400, PLAIN), body(b"Disallowed CORS origin")]
+    assert sent(*refused, method="OPTIONS") == refused

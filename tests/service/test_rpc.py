@@ -19,13 +19,13 @@ from unittest.mock import Mock
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ray.serve._private.grpc_util import gRPCGenericServer
 from ray.serve.grpc_util import RayServegRPCContext
 
-from service import proxy, shutter
+from service import proxy
 from service.metrics import IngressMetrics
 from service.orders import Order, order_of
 from service.problems import Refusal
@@ -389,30 +389,6 @@ def test_the_proxy_answers_for_an_ingress_that_does_not(
     for ended in run(call, endless=True, silent=True):
         assert ended.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         assert info_in(ended).reason == "deadline_exceeded"
-
-
-def test_the_proxy_refuses_while_the_solvers_are_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutter, "SHUT_SECONDS", 600.0)
-
-    async def call(desk: Desk, channel: Any) -> Any:
-        stub, request = SolverStub(channel), pb.SolveRequest(grid=FOUR)
-        ended = [await refused(stub.Solve(request)) for _ in range(shutter.ENOUGH + 2)]
-        assert len(desk.orders) == shutter.ENOUGH
-        for urgent in (pb.SolveRequest(grid=FOUR, priority=-1), pb.SolveRequest(grid=FOUR)):
-            await refused(stub.Solve(urgent, metadata=[("x-eqr-refused", "99")]))
-        return ended, len(desk.orders), desk.rejected
-
-    error = Refusal("queue_full", "full", headers={"Retry-After": "7"})
-    ended, asked, rejected = run(call, error=error)
-    for one in ended:
-        assert one.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert info_in(one).reason == "queue_full"
-        retry = RetryInfo()
-        assert status_in(one).details[1].Unpack(retry)
-        assert retry.retry_delay.seconds == 7
-    assert asked == shutter.ENOUGH + 1
-    # Those that the proxy refused are told with the next one that goes on.
-    assert rejected() == shutter.ENOUGH + 2 + 1
 
 
 def test_a_client_that_leaves_a_stream_ends_the_solve() -> None:

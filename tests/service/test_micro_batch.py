@@ -1,11 +1,11 @@
-"""Which orders of a batch travel together, and what becomes of them."""
+"""Which orders of a batch go in one call, and what becomes of them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 
-from service.convoy import Convoy, Outcome
+from service.micro_batch import MicroBatcher, Outcome
 from service.orders import Order, order_of
 from service.problems import Refusal
 from service.schemas import SolveBody
@@ -49,8 +49,8 @@ def seeds_of(outcomes: Sequence[Outcome]) -> list[int]:
 def test_orders_of_one_moment_go_in_groups_and_each_gets_its_own_end() -> None:
     async def call() -> None:
         solvers = Solvers()
-        convoy = Convoy(solvers.send, 3)
-        ends = await asyncio.gather(*(convoy.run(order(seed)) for seed in range(5)))
+        batcher = MicroBatcher(solvers.send, 3)
+        ends = await asyncio.gather(*(batcher.submit(order(seed)) for seed in range(5)))
         assert solvers.calls == [[0, 1, 2], [3, 4]]
         assert seeds_of(ends) == [0, 1, 2, 3, 4]
 
@@ -60,9 +60,9 @@ def test_orders_of_one_moment_go_in_groups_and_each_gets_its_own_end() -> None:
 def test_orders_of_different_deadlines_go_apart() -> None:
     async def call() -> None:
         solvers = Solvers()
-        convoy = Convoy(solvers.send, 3)
+        batcher = MicroBatcher(solvers.send, 3)
         orders = [order(0), order(1, 5000.0), order(2), order(3, 5000.0)]
-        assert seeds_of(await asyncio.gather(*map(convoy.run, orders))) == [0, 1, 2, 3]
+        assert seeds_of(await asyncio.gather(*map(batcher.submit, orders))) == [0, 1, 2, 3]
         assert sorted(solvers.calls) == [[0, 2], [1, 3]]
 
     asyncio.run(call())
@@ -72,8 +72,8 @@ def test_a_call_is_cancelled_when_nobody_waits_for_it() -> None:
     async def call() -> None:
         solvers = Solvers()
         solvers.may.clear()
-        convoy = Convoy(solvers.send, 2)
-        runs = [asyncio.create_task(convoy.run(order(seed))) for seed in range(4)]
+        batcher = MicroBatcher(solvers.send, 2)
+        runs = [asyncio.create_task(batcher.submit(order(seed))) for seed in range(4)]
         while len(solvers.calls) < 2:
             await asyncio.sleep(0)
         for run in runs[:3]:
@@ -88,11 +88,11 @@ def test_a_call_is_cancelled_when_nobody_waits_for_it() -> None:
     asyncio.run(call())
 
 
-def test_who_leaves_before_the_departure_does_not_travel() -> None:
+def test_who_leaves_before_the_call_is_not_sent() -> None:
     async def call() -> None:
         solvers = Solvers()
-        convoy = Convoy(solvers.send, 3)
-        staying, leaving = (asyncio.create_task(convoy.run(order(seed))) for seed in (0, 1))
+        batcher = MicroBatcher(solvers.send, 3)
+        staying, leaving = (asyncio.create_task(batcher.submit(order(seed))) for seed in (0, 1))
         await asyncio.sleep(0)
         leaving.cancel()
         assert seeds_of([await staying]) == [0]
@@ -103,9 +103,9 @@ def test_who_leaves_before_the_departure_does_not_travel() -> None:
 
 def test_a_call_that_fails_fails_all_of_its_orders() -> None:
     async def call() -> None:
-        convoy = Convoy(Solvers().send, 2)
+        batcher = MicroBatcher(Solvers().send, 2)
         first, second, third = await asyncio.gather(
-            *(convoy.run(order(seed)) for seed in (12, 13, 14)), return_exceptions=True
+            *(batcher.submit(order(seed)) for seed in (12, 13, 14)), return_exceptions=True
         )
         assert isinstance(first, RuntimeError)
         assert isinstance(second, RuntimeError)

@@ -1,4 +1,4 @@
-"""Orders of one batch that travel together: a call to a solver costs as much as several orders."""
+"""Micro-batching: a call to a solver costs as much as several orders, so some go in one call."""
 
 from __future__ import annotations
 
@@ -20,39 +20,40 @@ Outcome = SolveAnswer | Refusal
 Send = Callable[[Sequence[Order]], Awaitable[Sequence[Outcome]]]
 
 
-class Convoy:
+class MicroBatcher:
     """Sends orders that come at about the same time in one call. Use one for a batch.
 
-    Only orders of the same deadline go together: none waits for longer than it may itself.
+    Only orders whose deadlines are a tenth of a second apart at most go together: no answer waits
+    for one that may take longer.
     """
 
     def __init__(self, send: Send, size: int = GROUP) -> None:
         self._send, self._size = send, size
-        self._waiting: dict[float | None, list[tuple[Order, asyncio.Future[Outcome]]]] = {}
+        self._waiting: dict[float, list[tuple[Order, asyncio.Future[Outcome]]]] = {}
         self._calls: set[asyncio.Task[None]] = set()
 
-    async def run(self, order: Order) -> Outcome:
-        """What `order` comes to; raises what the call raises. Cancelled, it travels no further,
-        and a call whose orders all are cancelled is cancelled.
+    async def submit(self, order: Order) -> Outcome:
+        """What `order` comes to; raises what the call raises. Cancelled, it is not sent, and a
+        call whose orders all are cancelled is cancelled.
         """
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Outcome] = loop.create_future()
-        deadline = order.request.budget.deadline_ms
+        deadline = round(order.end, 1)
         group = self._waiting.setdefault(deadline, [])
         group.append((order, outcome))
         if len(group) >= self._size:
-            self._depart(deadline)
+            self._flush(deadline)
         elif len(group) == 1:
-            loop.call_later(GATHER_SECONDS, self._depart, deadline)
+            loop.call_later(GATHER_SECONDS, self._flush, deadline)
         return await outcome
 
-    def _depart(self, deadline: float | None) -> None:
+    def _flush(self, deadline: float) -> None:
         group = [pair for pair in self._waiting.pop(deadline, ()) if not pair[1].done()]
         if not group:
             return
         # In a context of its own: when a client goes away, Serve cancels all calls of its context,
         # and others may wait for these answers. Those who wait cancel the call here.
-        call = asyncio.create_task(self._carry(group), context=Context())
+        call = asyncio.create_task(self._dispatch(group), context=Context())
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
 
@@ -63,7 +64,7 @@ class Convoy:
         for _, outcome in group:
             outcome.add_done_callback(leave)
 
-    async def _carry(self, group: Sequence[tuple[Order, asyncio.Future[Outcome]]]) -> None:
+    async def _dispatch(self, group: Sequence[tuple[Order, asyncio.Future[Outcome]]]) -> None:
         try:
             outcomes = await self._send([order for order, _ in group])
         except Exception as error:
