@@ -111,7 +111,8 @@ def fanout(solver: Solver) -> FanOut:
     """Of `solver`, with all workers there and idle."""
     found = solver._fanout
     assert found is not None
-    wait(lambda: found.workers == OTHERS and found._in_flight == 0)
+    wait(lambda: found._in_flight == 0 and free(found) == OTHERS)
+    wait(lambda: found.workers == OTHERS)
     wait(lambda: not solver._engine.stats.requests_active)
     found._costs["tiny", "4x4"] = FREE
     return found
@@ -128,6 +129,11 @@ def wait(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < end, "it never came to be so"
         time.sleep(0.05)
+
+
+def free(fanout: FanOut) -> int:
+    """Shards for which the other nodes have CPUs to spare now."""
+    return nodes_beside(fanout._launcher.avoided, fanout._settings).free
 
 
 def shards(solver: Solver) -> dict[str, int]:
@@ -445,17 +451,13 @@ def test_what_nobody_takes_runs_here(
         while path.exists():
             time.sleep(0.05)
 
-    def free() -> int:
-        return nodes_beside(fanout._launcher.avoided, fanout._settings).free
-
     held = tmp_path / "held"
     held.touch()
     before = shards(solver)
-    assert free() == OTHERS
     own = {"ray.io/node-id": f"!{ray.get_runtime_context().get_node_id()}"}
     holding = [hold.options(label_selector=own).remote(held) for _ in range(OTHERS)]
     try:
-        wait(lambda: free() == 0)
+        wait(lambda: free(fanout) == 0)
         # They were free when it last looked.
         monkeypatch.setattr(
             "service.fanout.fan_out.nodes_beside",
