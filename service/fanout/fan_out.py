@@ -107,17 +107,21 @@ class FanOut:
         return shares(width, depth, cost, workers=self.workers, slots=self._settings.slots)
 
     async def _away(self, asked: SolveRequest) -> Reports:
-        self._in_flight += 1
-        self._most_in_flight = max(self._most_in_flight, self._in_flight)
+        began = 0
         try:
             with self._launcher.shard(asked, _end(asked)) as reports:
                 async for report in reports:
                     told = await report
                     if isinstance(told, Unlike):
                         self._launcher.avoid(told.node)
+                    if not began:
+                        # Not before: one that waits for a worker is no sign that there are any.
+                        began = 1
+                        self._in_flight += 1
+                        self._most_in_flight = max(self._most_in_flight, self._in_flight)
                     yield told
         finally:
-            self._in_flight -= 1
+            self._in_flight -= began
 
     def _watch(self) -> None:
         measured: Nodes | None = None
@@ -126,7 +130,7 @@ class FanOut:
         while not self._stopping.is_set() and ray.is_initialized():
             try:
                 nodes = nodes_beside(self._launcher.avoided, self._settings)
-                if nodes.room and (measured is None or nodes.ids - measured.ids):
+                if nodes.free and (measured is None or nodes.ids - measured.ids):
                     self._measure()
                     measured = nodes
                 # Ray keeps a worker for a second after its shard, and it is not free until then.
