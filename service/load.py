@@ -22,6 +22,9 @@ PATIENCE = 0.7
 """Share of its time that a request may wait for others: the estimate is rough."""
 LONGEST_RETRY = 20
 """Seconds; deadlines and clients that leave may make room before the estimate says so."""
+UNCHECKED = 0.25
+"""So many requests a slot are taken without a look at their time. All slots' worth would be too many:
+requests of many outer steps share the processor, and none of them would be done in time."""
 MEASURED_SECONDS = 0.5
 """Of ticks, at least, from which the speed is taken."""
 
@@ -70,11 +73,11 @@ class Load:
         """Raise a Refusal ``queue_full`` where a request could not be answered in its time.
 
         That is so when what goes before it (lower `priority`, or as low and a deadline no later
-        than `end`) takes more than `PATIENCE` of its `left_seconds`. Where there are fewer requests
-        than slots none waits. Before the first answer nothing is known; where deadlines cut the
-        first ones, requests are thought to take all of their budgets.
+        than `end`) takes more than `PATIENCE` of its `left_seconds`. The first few are taken
+        unseen. Before the first answer nothing is known; where deadlines cut the first ones,
+        requests are thought to take all of their budgets.
         """
-        if len(self._in_hand) < self._slots or not (self._answers or self._cut):
+        if len(self._in_hand) < self._slots * UNCHECKED or not (self._answers or self._cut):
             return
         speed = self._measure(stats)
         before = sum(

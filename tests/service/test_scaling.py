@@ -87,7 +87,7 @@ def test_a_solver_reports_what_it_has_in_hand(monkeypatch: pytest.MonkeyPatch) -
     now = 0.0
     monkeypatch.setattr(load, "monotonic", lambda: now)
     stats = Stats()
-    one = Load(stats, slots=4)
+    one = Load(stats, slots=16)
     with one.taken(BUDGET), one.taken(replace(BUDGET, nfe=76)):
         now = 10.0
         stats = Stats(outer_steps=5000, tick_seconds=5.0)
@@ -101,14 +101,14 @@ def test_a_solver_reports_what_it_has_in_hand(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_request_that_fails_is_no_longer_in_hand() -> None:
-    one = Load(Stats(), slots=4)
+    one = Load(Stats(), slots=16)
     with pytest.raises(ValueError, match="no"), one.taken(BUDGET):
         raise ValueError("no")
     assert one.report(Stats())["nfe"] == 0
 
 
 def test_a_request_that_would_wait_too_long_is_refused_at_once() -> None:
-    one = Load(Stats(), slots=2)
+    one = Load(Stats(), slots=8)
     fast = Stats(outer_steps=1000, tick_seconds=1.0)
 
     def check(end: float, left_seconds: float, priority: int = 0) -> None:
