@@ -23,7 +23,7 @@ PATIENCE = 0.7
 LONGEST_RETRY = 20
 """Seconds; deadlines and clients that leave may make room before the estimate says so."""
 UNCHECKED = 0.25
-"""So many requests a slot are taken without a look at their time. All slots' worth would be too many:
+"""So many requests a slot are taken without a look at their time. One a slot would be too many:
 requests of many outer steps share the processor, and none of them would be done in time."""
 MEASURED_SECONDS = 0.5
 """Of ticks, at least, from which the speed is taken."""
