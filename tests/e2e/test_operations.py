@@ -80,7 +80,7 @@ def test_the_metrics_count_what_was_done(server_url: str) -> None:
     seconds = sum(answer["timing_ms"]["solve"] for answer in answers) / 1e3
     assert grew("eqr_solve_seconds_sum") == pytest.approx(seconds)
     assert grew("eqr_requests_rejected_total{code=not_found}") == 1
-    assert 0 < grew("eqr_tick_seconds_count") <= 20
+    assert 0 < grew("eqr_tick_seconds_count") <= 60, "a tick makes one outer step at least"
     assert after["eqr_slots"] % SLOTS == 0
 
 
