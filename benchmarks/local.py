@@ -39,7 +39,7 @@ def local_service(*flags: str, variables: Mapping[str, str] | None = None) -> It
     """`eqr serve` with `flags` on free ports until the block ends. NotServing."""
     with tempfile.TemporaryDirectory(prefix="eqr-bench-") as name, ExitStack() as stack:
         folder = Path(name)
-        port, grpc_port = _free_ports(2)
+        port, grpc_port = free_ports(2)
         command = [sys.executable, "-c", "from service.cli import main; main()", "serve"]
         place = ["--port", str(port), "--grpc-port", str(grpc_port)]
         log = folder / "serve.log"
@@ -77,7 +77,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now, all different."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.local import free_ports
 from eqr_core.model.checkpoint import zoo_names
 from tests.checkpoints import save_random
 
@@ -62,15 +62,6 @@ def environment() -> dict[str, str]:
         "XDG_STATE_HOME": STATE.name,
         "COLUMNS": "120",
     }
-
-
-def free_ports(count: int) -> list[int]:
-    """So many different ports that nobody listens on."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def free_port() -> int:

@@ -13,11 +13,12 @@ import httpx
 import pytest
 import yaml
 
+from benchmarks.local import free_ports
 from service.local import serve_variables
 from service.stubs import solver_pb2 as pb
 from service.stubs.solver_pb2_grpc import SolverStub
 from tests.checkpoints import save_random
-from tests.e2e.conftest import HTTP, ROOT, STOP_SECONDS, environment, eventually, free_ports
+from tests.e2e.conftest import HTTP, ROOT, STOP_SECONDS, environment, eventually
 
 FOUR = "1...4...2..3...."
 
