@@ -155,17 +155,32 @@ class Operator(nn.Module):
         """Token that logit 0 stands for: `units` scores a cell's values only."""
         return self.task.first_value_token if self.config.mixer == "units" else 0
 
+    @property
+    def logit_count(self) -> int:
+        """Logits of a cell."""
+        layout = self.task.layout
+        if self.config.mixer == "units" and layout is not None:
+            return layout.values
+        return self.config.vocabulary
+
     def embed(self, tokens: Tensor) -> Tensor:
         """Input embedding of tokens [batch, tokens] (any integer dtype): [batch, *state_shape].
 
         Paper: √hidden · Embed(token). `units` embeds each candidate's kind.
         """
         if self.config.mixer != "units":
-            e = math.sqrt(self.config.hidden) * self.embedding[tokens.long()]
+            e = self.table[tokens.long()]
             return e.view(len(tokens), *self.state_shape) if self.config.mixer == "grid" else e
         # A product, not a lookup: its gradient on a GPU is one too, not a queue for three rows.
         kinds = F.one_hot(self.candidate_kinds(tokens), CANDIDATE_KINDS).to(self.embedding.dtype)
         return (kinds @ self.embedding).view(len(tokens), *self.state_shape)
+
+    @property
+    def table(self) -> Tensor:
+        """What `embed` looks up: a row for each token, or for each candidate kind of `units`."""
+        if self.config.mixer == "units":
+            return self.embedding
+        return math.sqrt(self.config.hidden) * self.embedding
 
     def candidate_kinds(self, tokens: Tensor) -> Tensor:
         """Kind of each candidate of tokens [batch, tokens]: int64 [batch, tokens, values].

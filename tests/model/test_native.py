@@ -171,7 +171,7 @@ def test_tiles_and_vectors_agree() -> None:
     tiled, plain = (native_step(operator, torch.bfloat16) for _ in range(2))
     assert tiled is not None
     assert plain is not None
-    plain._kernels._shape.amx = 0
+    plain._kernels._layout.shape.amx = 0
     results = []
     for step in (tiled, plain):
         start = z.clone().requires_grad_()

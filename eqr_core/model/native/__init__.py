@@ -1,4 +1,4 @@
-"""Native CPU code for outer steps of the `units` mixer; see docs/performance.md."""
+"""Native CPU code for outer steps of the `units` and `grid` mixers; see docs/performance.md."""
 
 from eqr_core.model.native.single import SingleStep, single_arithmetic, single_step
 from eqr_core.model.native.step import NativeStep, native_step, supports

@@ -6,8 +6,6 @@
 
 namespace eqr {
 
-constexpr long SPAN = 128;  // candidates whose part of a weight's gradient is one product
-
 class Backward : Forward {
   public:
     // Sums over the rows seen: [C, H], [C, H], [kinds, 2 C, H], [embeddings, C]; own and pooled
@@ -204,14 +202,6 @@ class Backward : Forward {
                 store(out + 16, add(load(out + 16), _mm512_permutex2var_ps(d0, second, d1)));
             }
         }
-    }
-
-    // One tile of the transpose of 32 rows x 16 columns at `in`.
-    static void turn(bf16* out, const bf16* in, long columns) {
-        Pairs pairs[16];
-        for (long r = 0; r < 16; ++r)
-            pairs[r] = interleaved(in + 2 * r * columns, in + (2 * r + 1) * columns);
-        transpose(out, pairs);
     }
 };
 

@@ -27,8 +27,11 @@ log = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent
 COMPILERS = ("g++", "clang++", "c++")
-WORK = ("eqr_forward", "eqr_backward", "eqr_single_pack", "eqr_single_step")
-"""Functions that return 0 when they have done their work."""
+MIXERS = ("units", "grid")
+SIZES = ("workspace", "kept", "single_packed", "single_workspace")
+"""Functions of a mixer that return a number of bytes or values."""
+WORK = ("forward", "backward", "single_pack", "single_step")
+"""Functions of a mixer that return 0 when they have done their work."""
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-pthread", "-w")
 
 
@@ -67,11 +70,12 @@ def _load() -> ctypes.CDLL:
     if sys.platform != "linux" or torch.backends.cpu.get_cpu_capability() != "AVX512":
         raise _Unavailable("they need Linux and a processor with AVX-512")
     loaded = ctypes.CDLL(str(_built()))
-    for name in ("eqr_workspace", "eqr_single_packed", "eqr_single_workspace"):
-        getattr(loaded, name).restype = ctypes.c_int64
+    for mixer in MIXERS:
+        for name in SIZES:
+            getattr(loaded, f"eqr_{mixer}_{name}").restype = ctypes.c_int64
+        for name in WORK:
+            getattr(loaded, f"eqr_{mixer}_{name}").errcheck = _check
     loaded.eqr_single_name.restype = ctypes.c_char_p
-    for name in WORK:
-        getattr(loaded, name).errcheck = _check
     return loaded
 
 
@@ -84,7 +88,7 @@ def _built() -> Path:
     compiler = find_compiler()
     if compiler is None:
         raise _Unavailable("there is no C++ compiler")
-    name = f"units-{_key(compiler)}.so"
+    name = f"kernels-{_key(compiler)}.so"
     for folder in _folders():
         path = folder / name
         if path.is_file():

@@ -2,13 +2,23 @@
 //
 // Both classes offer the same. `put` writes 32 columns of a row of a left factor, `pack` a right
 // factor. A `Product` computes 32 rows x 32 columns piece by piece, so that tiles are at work
-// while vectors are: a core does not look far enough ahead to do that by itself. Rows, columns and
+// while vectors are: a core does not look far enough ahead to do that by itself. Columns and
 // depths are multiples of 32.
 #pragma once
 
 #include "vectors.h"
 
 namespace eqr {
+
+// 32 rows of a left factor, `row` values from one to the next and `part` from one part of the
+// values to the next. The depth comes in `runs` of `depth` each, `run` values from one to the next.
+template <typename Value>
+struct Factor {
+    const Value* at;
+    long row, part, depth, runs = 1, run = 0;
+
+    long columns() const { return runs * depth; }
+};
 
 #ifdef __AMX_BF16__
 // A value is the sum of PARTS bfloat16 numbers, each the rest that the ones before it leave, and a
@@ -51,11 +61,10 @@ struct Tiled {
     // The tiles hold one product at a time: finish it before another is begun.
     class Product {
       public:
-        // c [32, 32] = rows of a [., k], their parts a_part apart, . columns j to j + 31 of b [k, n].
-        Product(float* c, long ldc, const bf16* a, long a_part, const bf16* b, long j, long k,
-                long n)
-            : c(c), ldc(ldc), a(a), a_part(a_part), b(b + j / 16 * TILE), k(k), n(n) {
-            stored(a);
+        // c [32, 32] = a [32, k] . columns j to j + 31 of b [k, n].
+        Product(float* c, long ldc, Factor<bf16> a, const bf16* b, long j, long n)
+            : c(c), ldc(ldc), a(a), b(b + j / 16 * TILE), k(a.columns()), n(n), left(a.at) {
+            stored(a.at);
             _tile_zero(0);
             _tile_zero(1);
             _tile_zero(2);
@@ -83,10 +92,10 @@ struct Tiled {
         static constexpr long PAIRS = PARTS * (PARTS + 1) / 2;
         float* c;
         long ldc;
-        const bf16* a;
-        long a_part;
+        Factor<bf16> a;
         const bf16* b;
-        long k, n, step = 0;
+        long k, n, step = 0, in_run = 0;
+        const bf16* left;
         int p = PARTS - 1, q = 0;  // parts of a and b to multiply next
         bool fresh_a = true, fresh_b = true;
 
@@ -98,9 +107,9 @@ struct Tiled {
                 _tile_loadd(7, right + TILE, 64);
             }
             if (fresh_a) {
-                const bf16* left = a + p * a_part + step * 32;
-                _tile_loadd(4, left, 2 * k);
-                _tile_loadd(5, left + 16 * k, 2 * k);
+                const bf16* from = left + p * a.part;
+                _tile_loadd(4, from, 2 * a.row);
+                _tile_loadd(5, from + 16 * a.row, 2 * a.row);
             }
             _tile_dpbf16ps(0, 4, 6);
             _tile_dpbf16ps(1, 4, 7);
@@ -114,11 +123,21 @@ struct Tiled {
             } else if (++q == PARTS) {
                 q = 0;
                 p = PARTS - 1;
-                ++step;
                 fresh_a = true;
+                next_step();
             } else if (p > PARTS - 1 - q) {
                 p = PARTS - 1 - q;
                 fresh_a = true;
+            }
+        }
+
+        void next_step() {
+            ++step;
+            left += 32;
+            in_run += 32;
+            if (in_run == a.depth) {
+                left += a.run - a.depth;
+                in_run = 0;
             }
         }
     };
@@ -141,8 +160,8 @@ struct Plain {
 
     class Product {
       public:
-        Product(float* c, long ldc, const float* a, long, const float* b, long j, long k, long)
-            : c(c), ldc(ldc), a(a), b(b + j * k), k(k) {}
+        Product(float* c, long ldc, Factor<float> a, const float* b, long j, long)
+            : c(c), ldc(ldc), a(a), b(b + j * a.columns()) {}
 
         long share(long) const { return 0; }
         void advance(long) {}
@@ -152,15 +171,18 @@ struct Plain {
             for (int m = 0; m < 32; m += ROWS) {
                 Vec sum[ROWS][2];
                 for (auto& pair : sum) pair[0] = pair[1] = set(0);
-                for (long i = 0; i < k; ++i) {
-                    const Vec b0 = load(b + i * 32), b1 = load(b + i * 32 + 16);
+                const float* right = b;
+                for (long run = 0; run < a.runs; ++run)
+                    for (long i = 0; i < a.depth; ++i, right += 32) {
+                        const float* left = a.at + run * a.run + m * a.row + i;
+                        const Vec b0 = load(right), b1 = load(right + 16);
 #pragma GCC unroll 8
-                    for (int r = 0; r < ROWS; ++r) {
-                        const Vec x = set(a[(m + r) * k + i]);
-                        sum[r][0] = _mm512_fmadd_ps(x, b0, sum[r][0]);
-                        sum[r][1] = _mm512_fmadd_ps(x, b1, sum[r][1]);
+                        for (int r = 0; r < ROWS; ++r) {
+                            const Vec x = set(left[r * a.row]);
+                            sum[r][0] = _mm512_fmadd_ps(x, b0, sum[r][0]);
+                            sum[r][1] = _mm512_fmadd_ps(x, b1, sum[r][1]);
+                        }
                     }
-                }
                 for (int r = 0; r < ROWS; ++r)
                     for (int i = 0; i < 2; ++i) store(c + (m + r) * ldc + 16 * i, sum[r][i]);
             }
@@ -169,8 +191,8 @@ struct Plain {
       private:
         float* c;
         long ldc;
-        const float *a, *b;
-        long k;
+        Factor<float> a;
+        const float* b;
     };
 };
 

@@ -8,17 +8,6 @@
 
 namespace eqr {
 
-constexpr long BLOCK = 32;  // candidates that pass the block's layers together
-constexpr float NORM_EPSILON = 1e-5f;
-
-// The embedding of each candidate, or a table of embeddings and which of them each candidate has.
-struct Embedding {
-    const bf16* values;
-    const uint8_t* kinds;  // null without a table
-
-    const bf16* row(long p, long width) const { return values + (kinds ? kinds[p] : p) * width; }
-};
-
 class Forward {
   public:
     Forward(Arena& arena, const Shape& shape, const Layers& layers)

@@ -1,4 +1,4 @@
-"""The C functions of units.cpp, called with tensors."""
+"""The C functions of units.cpp and grid.cpp, called with tensors."""
 
 from __future__ import annotations
 
@@ -11,43 +11,37 @@ import torch
 from torch import Tensor
 
 from eqr_core.errors import ModelError
-from eqr_core.model.config import OperatorConfig
-from eqr_core.model.native.layout import Groups, Shape
-from eqr_core.model.operator import CANDIDATE_KINDS
-from eqr_core.tasks.base import ConstraintLayout
+from eqr_core.model.native.layout import GridLayout, UnitsLayout
 
 ALIGNMENT = 64
 
-Weights = tuple[Tensor, Tensor, Tensor]
-"""own [inner, hidden], out [hidden, inner], pooled [kinds, inner, 2 · hidden]; float32."""
+Weights = tuple[Tensor, ...]
+"""float32, dense. `units`: own [inner, hidden], out [hidden, inner], pooled [kinds, inner,
+2 · hidden]. `grid`: near [blocks, inner, 9 · hidden], out [blocks, hidden, inner]."""
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """Input embedding of a batch, bfloat16: `values` [batch, candidates, hidden].
+    """Input embedding of a batch, bfloat16: `values` [batch, places, hidden].
 
-    With `kinds` [batch, candidates], `values` [embeddings, hidden] is a table that they index.
+    With `kinds` [batch, places], `values` [embeddings, hidden] is a table that they index.
     """
 
     values: Tensor
     kinds: Tensor | None = None
 
 
-class Pointers(ctypes.Structure):
-    """`Weights` of shape.h."""
-
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("own", "out", "pooled"))
-
-
 class Kernels:
     """One cycle of an operator of one task size, and its gradient. Calls may run concurrently."""
 
-    def __init__(
-        self, library: ctypes.CDLL, layout: ConstraintLayout, config: OperatorConfig, inner: int
-    ) -> None:
-        self._library = library
-        self._groups = groups = Groups(layout, config.constraint_kinds)
-        self._shape = Shape.of(groups, config, inner, config.updates, library.eqr_tiles())
+    def __init__(self, library: ctypes.CDLL, layout: UnitsLayout | GridLayout) -> None:
+        self._layout = layout
+        self._shape = ctypes.byref(layout.shape)
+        self._forward, self._backward, self._room, kept = (
+            getattr(library, f"eqr_{layout.mixer}_{name}")
+            for name in ("forward", "backward", "workspace", "kept")
+        )
+        self._kept: int = kept(self._shape)
         self._idle: list[Tensor] = []
 
     def forward(
@@ -75,9 +69,9 @@ class Kernels:
         inputs = self._inputs(len(z)) if keep else None
         threads = thread_count(len(z))
         workspace = self._workspace(threads, backward=False)
-        self._library.eqr_forward(
-            ctypes.byref(self._shape),
-            ctypes.byref(pointers(weights)),
+        self._forward(
+            self._shape,
+            pointers(weights),
             ctypes.c_int64(len(z)),
             at(z),
             at(values),
@@ -101,36 +95,34 @@ class Kernels:
         """
         end, kinds = self._checked("gradient", end), self._kinds(kinds)
         z = torch.empty_like(end) if with_state else None
-        table = torch.empty(CANDIDATE_KINDS, self._shape.hidden)
-        own, out, pooled = (torch.empty_like(weight) for weight in weights)
+        table = torch.empty(self._layout.embeddings, self._layout.hidden)
+        gradients = tuple(torch.empty_like(weight) for weight in weights)
         threads = thread_count(len(end))
         workspace = self._workspace(threads, backward=True)
-        self._library.eqr_backward(
-            ctypes.byref(self._shape),
-            ctypes.byref(pointers(weights)),
+        self._backward(
+            self._shape,
+            pointers(weights),
             ctypes.c_int64(len(end)),
             at(end),
             at(kinds),
             at(inputs),
             at(z),
             at(table),
-            at(own),
-            at(out),
-            at(pooled),
+            pointers(gradients),
             at(workspace),
             ctypes.c_int64(threads),
         )
         self._idle.append(inputs)
-        return z, table, (own, out, pooled)
+        return z, table, gradients
 
     def _kinds(self, kinds: Tensor) -> Tensor:
         kinds = kinds.flatten(1).to(torch.uint8)
-        if kinds.shape[1] != self._shape.candidates:
-            raise ModelError(f"{kinds.shape[1]} candidates; there are {self._shape.candidates}")
+        if kinds.shape[1] != self._layout.places:
+            raise ModelError(f"{kinds.shape[1]} kinds; there are {self._layout.places} places")
         return kinds.contiguous()
 
     def _checked(self, name: str, rows: Tensor) -> Tensor:
-        size = self._shape.candidates * self._shape.hidden
+        size = self._layout.places * self._layout.hidden
         if rows.dtype != torch.bfloat16 or rows.device.type != "cpu":
             raise ModelError(f"{name} is {rows.dtype} on {rows.device}; it must be bfloat16 on cpu")
         if rows.ndim < 2 or rows[0:1].numel() not in (0, size):
@@ -139,7 +131,7 @@ class Kernels:
 
     def _inputs(self, rows: int) -> Tensor:
         """Room for the inputs of a cycle's updates; used again, as fresh pages are dear."""
-        shape = (rows, self._shape.updates, self._shape.padded, self._shape.hidden)
+        shape = (rows, self._kept)
         with contextlib.suppress(IndexError):  # another thread may take the last one
             while True:
                 if (idle := self._idle.pop()).shape == shape:
@@ -147,10 +139,7 @@ class Kernels:
         return torch.empty(shape, dtype=torch.bfloat16)
 
     def _workspace(self, threads: int, backward: bool) -> Tensor:
-        size = self._library.eqr_workspace(
-            ctypes.byref(self._shape), ctypes.c_int64(threads), ctypes.c_int64(backward)
-        )
-        return aligned(size)
+        return aligned(self._room(self._shape, ctypes.c_int64(threads), ctypes.c_int64(backward)))
 
 
 def aligned(size: int) -> Tensor:
@@ -161,13 +150,12 @@ def aligned(size: int) -> Tensor:
 
 def plain(weights: Sequence[Tensor]) -> Weights:
     """Weights as the kernels read them."""
-    own, out, pooled = (weight.detach().float().contiguous() for weight in weights)
-    return own, out, pooled
+    return tuple(weight.detach().float().contiguous() for weight in weights)
 
 
-def pointers(weights: Weights) -> Pointers:
-    """`Weights` of shape.h; they must outlive it."""
-    return Pointers(*(weight.data_ptr() for weight in weights))
+def pointers(weights: Weights) -> ctypes.Array[ctypes.c_void_p]:
+    """The `Weights` of a mixer in C; they must outlive it."""
+    return (ctypes.c_void_p * len(weights))(*(weight.data_ptr() for weight in weights))
 
 
 def thread_count(rows: int) -> int:

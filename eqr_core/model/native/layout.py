@@ -1,4 +1,4 @@
-"""A task's constraint groups as the index tables that the kernels walk through."""
+"""An operator of one task size as the kernels see it: sizes, and tables that they walk through."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from eqr_core.model.config import OperatorConfig
-from eqr_core.model.operator import CANDIDATE_KINDS
+from eqr_core.model.operator import CANDIDATE_KINDS, Operator
 from eqr_core.tasks.base import ConstraintLayout
 
 MULTIPLE = 32
@@ -29,21 +29,29 @@ class Shape(ctypes.Structure):
         ("amx", ctypes.c_int64),
     )
 
-    @classmethod
-    def of(
-        cls, groups: Groups, config: OperatorConfig, inner: int, updates: int, amx: int
-    ) -> Shape:
-        """Sizes of an operator over `groups`, which must outlive it; `updates` in one call."""
-        return cls(
+
+class UnitsLayout:
+    """A `units` operator over the constraint groups of a task, `updates` in one call."""
+
+    mixer = "units"
+    embeddings = CANDIDATE_KINDS
+
+    def __init__(
+        self, layout: ConstraintLayout, config: OperatorConfig, updates: int, amx: int
+    ) -> None:
+        self._groups = groups = Groups(layout, config.constraint_kinds)
+        self.places = groups.candidates
+        self.hidden = config.hidden
+        self.shape = Shape(
             candidates=groups.candidates,
             padded=padded(groups.candidates),
             hidden=config.hidden,
-            inner=inner,
+            inner=inner_width(config),
             families=groups.group.shape[1],
             kinds=config.constraint_kinds,
             groups=groups.count,
             updates=updates,
-            embeddings=CANDIDATE_KINDS,
+            embeddings=self.embeddings,
             group=groups.group.data_ptr(),
             start=groups.start.data_ptr(),
             member=groups.member.data_ptr(),
@@ -51,6 +59,56 @@ class Shape(ctypes.Structure):
             damping=config.damping,
             amx=amx,
         )
+
+
+class GridShape(ctypes.Structure):
+    """`GridShape` of grid.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("rows", "columns", "hidden", "inner")),
+        *((name, ctypes.c_int64) for name in ("blocks", "updates", "embeddings")),
+        ("damping", ctypes.c_double),
+        ("amx", ctypes.c_int64),
+    )
+
+
+class GridLayout:
+    """A `grid` operator on grids of one size, `updates` in one call."""
+
+    mixer = "grid"
+
+    def __init__(
+        self, rows: int, columns: int, config: OperatorConfig, updates: int, amx: int
+    ) -> None:
+        self.places = rows * columns
+        self.hidden = config.hidden
+        self.embeddings = config.vocabulary
+        self.shape = GridShape(
+            rows=rows,
+            columns=columns,
+            hidden=config.hidden,
+            inner=inner_width(config),
+            blocks=config.blocks,
+            updates=updates,
+            embeddings=config.vocabulary,
+            damping=config.damping,
+            amx=amx,
+        )
+
+
+def operator_layout(operator: Operator, updates: int, amx: int) -> UnitsLayout | GridLayout | None:
+    """How the kernels see `operator`, of `units` or `grid`, with so many updates in one call."""
+    config, task = operator.config, operator.task
+    if config.mixer == "grid":
+        return GridLayout(task.rows, task.columns, config, updates, amx)
+    if task.layout is None:
+        return None
+    return UnitsLayout(task.layout, config, updates, amx)
+
+
+def inner_width(config: OperatorConfig) -> int:
+    """Width of a block's activations."""
+    return round(config.expansion * config.hidden)
 
 
 def padded(count: int) -> int:

@@ -9,6 +9,10 @@
 
 namespace eqr {
 
+constexpr long BLOCK = 32;  // candidates or places that pass a block's layers together
+constexpr long SPAN = 128;  // of them, those whose part of a weight's gradient is one product
+constexpr float NORM_EPSILON = 1e-5f;
+
 // Mirrored in layout.py. Groups are numbered through all families, those that share weights (a
 // kind) together; a kind's groups are padded with empty ones to a multiple of 32.
 struct Shape {
@@ -27,6 +31,14 @@ struct Shape {
 // Mirrored in step.py: float32, row-major, as the parameters are.
 struct Weights {
     const float *own, *out, *pooled;  // [inner, hidden] [hidden, inner] [kinds, inner, 2 hidden]
+};
+
+// The embedding of each candidate or cell, or a table of embeddings and which of them each has.
+struct Embedding {
+    const bf16* values;
+    const uint8_t* kinds;  // null without a table
+
+    const bf16* row(long p, long width) const { return values + (kinds ? kinds[p] : p) * width; }
 };
 
 // Hands out aligned parts of one piece of memory. From address 0 it only counts.
@@ -49,7 +61,12 @@ struct Matrix {
     Matrix(Arena& arena, long rows, long columns)
         : tiles(arena.take<bf16>(rows * columns)), k(rows), n(columns) {}
 
+    Matrix(bf16* tiles, long rows, long columns) : tiles(tiles), k(rows), n(columns) {}
+
     Right right() const { return {tiles, 2 * TILE, n / 16 * 2 * TILE}; }
+
+    // Rows from `first` on, a multiple of 32.
+    Matrix rows(long first, long count) const { return {tiles + first * n, count, n}; }
 
     // Entry (i, j) becomes from[i * down + j * across].
     void fill(const float* from, long down, long across) const {

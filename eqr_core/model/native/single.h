@@ -1,23 +1,13 @@
-// An outer step of one row (sample) in float32. What it works on stays in the core's cache.
+// An outer step of one row (sample) of the `units` operator in float32. What it works on stays in the
+// core's cache.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 
-#include "factors.h"
-#include "shape.h"
+#include "passes.h"
 
 namespace eqr {
-
-constexpr long PASS = 32;  // candidates that pass the block's layers together
-constexpr float EPSILON = 1e-5f;
-
-// The answer of a cell is the value whose candidate has the greatest product with `head`.
-struct ReadOut {
-    const float* head;  // [C]
-    int64_t values;     // of a cell
-    int64_t offset;     // token of value 0
-};
 
 template <typename F>
 struct Packed {
@@ -47,16 +37,13 @@ class Single {
 
   public:
     Single(Arena& arena, const Shape& shape, const Packed<F>& weights)
-        : s(shape), w(weights), C(shape.hidden), H(shape.inner) {
+        : s(shape), w(weights), C(shape.hidden), H(shape.inner), passes(arena, C, H) {
         z = arena.take<float>(s.candidates * C);
         u = arena.take<float>(s.candidates * C);
         projected = arena.take<float>(s.groups * H);
-        result = arena.take<float>(2 * PASS * C);
-        blocks = arena.take<float>(2 * PASS * 32);
         logits = arena.take<float>(s.candidates);
         pool = arena.take<Value>(F::SIZE * s.groups * 2 * C);
-        input = arena.take<Value>(F::SIZE * PASS * C);
-        act = arena.take<Value>(F::SIZE * PASS * H);
+        input = arena.take<Value>(F::SIZE * BLOCK * C);
     }
 
     // The state, its embedding e [candidates, C] and the noise of each update [updates,
@@ -66,7 +53,7 @@ class Single {
               uint8_t* tokens) {
         const long size = s.candidates * C;
         for (long i = 0; i < size; i += 16) store(u + i, add(load(state + i), load(e + i)));
-        double moved = 0, norm = 0;
+        Moved moved;
         for (long update = 0; update < s.updates; ++update) {
             project();
             const float *before = update ? z : state, *draw = noise ? noise + update * size : noise;
@@ -74,19 +61,20 @@ class Single {
                 pass_all([&](long p, float* o) { advance(p, o, before, e, draw); });
             else
                 pass_all([&](long p, float* o) {
-                    end(p, o, before, state, draw, read.head, moved, norm);
+                    end(p, o, before, state, draw, read.head, moved);
                 });
         }
         answer(read, tokens);
-        return static_cast<float>(std::sqrt(moved) / (std::sqrt(norm) + 1e-8));
+        return moved.residual();
     }
 
   private:
     const Shape& s;
     const Packed<F>& w;
     const long C, H;
-    float *z, *u, *projected, *result, *blocks, *logits;
-    Value *pool, *input, *act;
+    Passes<F> passes;
+    float *z, *u, *projected, *logits;
+    Value *pool, *input;
 
     // projected = the mean and the maximum of every group of u, through its kind's weights. The
     // groups of a block are pooled while the one before it is multiplied.
@@ -96,8 +84,8 @@ class Single {
         for (long first = 0, k = 0; first < s.groups; first += 32) {
             while (first >= s.kind[k + 1]) ++k;
             for (long j = 0; j < columns; ++j) {
-                Product product(projected + first * H + 32 * j, H, pool + first * 2 * C, part,
-                                w.pooled[k], 32 * j, 2 * C, H);
+                Product product(projected + first * H + 32 * j, H,
+                                {pool + first * 2 * C, 2 * C, part, 2 * C}, w.pooled[k], 32 * j, H);
                 const long from = 32 * j / columns, to = 32 * (j + 1) / columns;
                 const long pieces = product.share(to - from);
                 for (long r = from; r < to && first + 32 < s.groups; ++r) {
@@ -130,56 +118,15 @@ class Single {
     }
 
     // settle(p, o) for each candidate p with o = out(silu(own(u) + what its groups project)).
-    // While the products of one pass are computed, what follows those before them is done.
     template <typename Settle>
     void pass_all(Settle settle) {
-        const long columns = H / 32, results = C / 32;
-        split(0);
-        Product(blocks, 32, input, PASS * C, w.own, 0, C, H).finish();
-        long which = 0, p = 0;
-        for (; p < s.candidates; p += PASS) {
-            for (long j = 0; j < columns; ++j, which ^= 1) {
-                const bool turn = j + 1 == columns, more = !turn || p + PASS < s.candidates;
-                if (turn && more) split(p + PASS);
-                Product next(blocks + (which ^ 1) * PASS * 32, 32, input, PASS * C, w.own,
-                             turn ? 0 : 32 * (j + 1), more ? C : 0, H);
-                gate(p, 32 * j, blocks + which * PASS * 32, next);
-                next.finish();
-            }
-            float *o = result + p / PASS % 2 * PASS * C, *last = result + PASS * C - (o - result);
-            for (long j = 0; j < results; ++j) {
-                Product product(o + 32 * j, C, act, PASS * H, w.out, 32 * j, H, C);
-                const long from = PASS * j / results, to = PASS * (j + 1) / results;
-                const long pieces = product.share(to - from);
-                for (long r = from; r < to && p; ++r) {
-                    settle(p - PASS + r, last + r * C);
-                    product.advance(pieces);
-                }
-                product.finish();
-            }
-        }
-        p -= PASS;
-        for (long r = 0; p + r < s.candidates; ++r)
-            settle(p + r, result + (p / PASS % 2 * PASS + r) * C);
-    }
-
-    // The inputs of the candidates from p on as a left factor. What stands beyond the last of them
-    // is of no account: a row of a product depends on that row alone.
-    void split(long p) {
-        for (long r = 0; r < std::min(PASS, s.candidates - p); ++r)
-            for (long c = 0; c < C; c += 32) {
-                const float* from = u + (p + r) * C + c;
-                F::put(input + r * C + c, PASS * C, load(from), load(from + 16));
-            }
-    }
-
-    // act = silu(x + what their groups project) of 32 columns from c on, candidates from p on.
-    void gate(long p, long c, const float* x, Product& next) {
-        const long rows = std::min(PASS, s.candidates - p), pieces = next.share(PASS / 2);
-        for (long r = 0; r < rows; r += 2, x += 64) {
+        const auto left = [&](long p) {
+            split(p);
+            return Factor<Value>{input, C, BLOCK * C, C};
+        };
+        const auto adds = [&](long p, long r, long c, Vec* h) {
             const int32_t* low = s.group + (p + r) * s.families;
-            const int32_t* high = r + 1 < rows ? low + s.families : low;
-            Vec h[4] = {load(x), load(x + 16), load(x + 32), load(x + 48)};
+            const int32_t* high = p + r + 1 < s.candidates ? low + s.families : low;
             for (long f = 0; f < s.families; ++f) {
                 const float* first = projected + low[f] * H + c;
                 const float* second = projected + high[f] * H + c;
@@ -188,32 +135,23 @@ class Single {
                 h[2] = add(h[2], load(second));
                 h[3] = add(h[3], load(second + 16));
             }
-            F::put(act + r * H + c, PASS * H, silu(h[0]), silu(h[1]));
-            F::put(act + (r + 1) * H + c, PASS * H, silu(h[2]), silu(h[3]));
-            next.advance(pieces);
-        }
+        };
+        passes.run(s.candidates, w.own, w.out, left, adds, settle);
     }
 
-    // o += u of candidate p; returns (1 - damping) / RMS(o).
-    Vec scale(long p, float* o) const {
-        Vec sum = set(0);
-        for (long c = 0; c < C; c += 16) {
-            const Vec x = add(load(o + c), load(u + p * C + c));
-            store(o + c, x);
-            sum = _mm512_fmadd_ps(x, x, sum);
-        }
-        const float mean = _mm512_reduce_add_ps(sum) / static_cast<float>(C);
-        return set(static_cast<float>(1 - s.damping) / std::sqrt(mean + EPSILON));
-    }
-
-    Vec mixed(Vec keep, Vec before, Vec scale, Vec o, const float* draw) const {
-        const Vec x = _mm512_fmadd_ps(scale, o, mul(keep, before));
-        return draw ? add(x, load(draw)) : x;
+    // The inputs of the candidates from p on as a left factor. What stands beyond the last of them
+    // is of no account: a row of a product depends on that row alone.
+    void split(long p) {
+        for (long r = 0; r < std::min(BLOCK, s.candidates - p); ++r)
+            for (long c = 0; c < C; c += 32) {
+                const float* from = u + (p + r) * C + c;
+                F::put(input + r * C + c, BLOCK * C, load(from), load(from + 16));
+            }
     }
 
     // z of candidate p after an update, and u of the next.
     void advance(long p, float* o, const float* before, const float* e, const float* draw) {
-        const Vec keep = set(static_cast<float>(s.damping)), by = scale(p, o);
+        const Vec keep = set(static_cast<float>(s.damping)), by = passes.scale(o, u + p * C, s.damping);
         for (long c = 0; c < C; c += 16) {
             const long at = p * C + c;
             const Vec x = mixed(keep, load(before + at), by, load(o + c), draw ? draw + at : draw);
@@ -225,8 +163,8 @@ class Single {
     // The state of candidate p after the last update, what it adds to the norms of the residual,
     // and its logit.
     void end(long p, float* o, const float* before, float* state, const float* draw,
-             const float* head, double& moved, double& norm) {
-        const Vec keep = set(static_cast<float>(s.damping)), by = scale(p, o);
+             const float* head, Moved& moved) {
+        const Vec keep = set(static_cast<float>(s.damping)), by = passes.scale(o, u + p * C, s.damping);
         Vec change = set(0), length = set(0), logit = set(0);
         for (long c = 0; c < C; c += 16) {
             const long at = p * C + c;
@@ -237,8 +175,8 @@ class Single {
             logit = _mm512_fmadd_ps(x, load(head + c), logit);
             store(state + at, x);
         }
-        moved += _mm512_reduce_add_ps(change);
-        norm += _mm512_reduce_add_ps(length);
+        moved.change += _mm512_reduce_add_ps(change);
+        moved.length += _mm512_reduce_add_ps(length);
         logits[p] = _mm512_reduce_add_ps(logit);
     }
 

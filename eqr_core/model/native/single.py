@@ -1,4 +1,4 @@
-"""Outer steps of a `units` operator in native code and in float32, for inference."""
+"""Outer steps of a `units` or `grid` operator in native code and in float32, for inference."""
 
 from __future__ import annotations
 
@@ -10,24 +10,22 @@ from torch import Tensor
 
 from eqr_core.errors import ModelError
 from eqr_core.model.config import OperatorConfig
-from eqr_core.model.layers import Linear
-from eqr_core.model.mixers import UnitsBlock
 from eqr_core.model.native.build import library
 from eqr_core.model.native.kernels import aligned, at, plain, pointers, thread_count
-from eqr_core.model.native.layout import Groups, Shape
-from eqr_core.model.native.step import fits
+from eqr_core.model.native.layout import GridLayout, UnitsLayout, operator_layout
+from eqr_core.model.native.step import block_weights, fits
 from eqr_core.model.operator import Operator
-from eqr_core.tasks.base import ConstraintLayout
 
 
 def single_step(operator: Operator) -> SingleStep | None:
     """The operator's outer step in native code; None where `operator.outer_step` must do."""
     if operator.embedding.device.type != "cpu" or not fits(operator.config):
         return None
-    (block,), layout, loaded = operator.blocks, operator.task.layout, library()
-    if loaded is None or layout is None or not isinstance(block, UnitsBlock):
+    loaded, updates = library(), operator.config.cycles * operator.config.updates
+    if loaded is None:
         return None
-    return SingleStep(loaded, operator, block, layout)
+    layout = operator_layout(operator, updates, loaded.eqr_tiles())
+    return SingleStep(loaded, operator, layout) if layout else None
 
 
 def single_arithmetic(config: OperatorConfig) -> str | None:
@@ -43,7 +41,7 @@ def single_arithmetic(config: OperatorConfig) -> str | None:
 
 
 class _ReadOut(ctypes.Structure):
-    """`ReadOut` of single.h."""
+    """`ReadOut` of passes.h."""
 
     _fields_ = (
         ("head", ctypes.c_void_p),
@@ -59,28 +57,25 @@ class SingleStep:
     """
 
     def __init__(
-        self,
-        library: ctypes.CDLL,
-        operator: Operator,
-        block: UnitsBlock,
-        layout: ConstraintLayout,
+        self, library: ctypes.CDLL, operator: Operator, layout: UnitsLayout | GridLayout
     ) -> None:
         config = operator.config
-        self._library = library
-        self._groups = Groups(layout, config.constraint_kinds)
         self.updates = config.cycles * config.updates
         self._state_shape = operator.state_shape
         self._cells = operator.task.tokens
-        self._head = operator.head.weight.detach().float().flatten().clone()
-        self._read = _ReadOut(self._head.data_ptr(), layout.values, operator.answer_offset)
-        self._shape = Shape.of(
-            self._groups, config, len(block.own.weight), self.updates, library.eqr_tiles()
+        self._layout = layout
+        self._shape = ctypes.byref(layout.shape)
+        self._step, self._workspace, packed, pack = (
+            getattr(library, f"eqr_{layout.mixer}_single_{name}")
+            for name in ("step", "workspace", "packed", "pack")
         )
-        pooled = torch.stack([layer.weight for layer in block.pooled if isinstance(layer, Linear)])
-        weights = plain((block.own.weight, block.out.weight, pooled))
-        shape = ctypes.byref(self._shape)
-        self._packed = aligned(library.eqr_single_packed(shape))
-        library.eqr_single_pack(shape, ctypes.byref(pointers(weights)), at(self._packed))
+        self._head = operator.head.weight.detach().float().flatten().clone()
+        # `units` scores each value's candidate with one row; `grid` has a row for each value.
+        values = operator.logit_count
+        self._read = _ReadOut(self._head.data_ptr(), values, operator.answer_offset)
+        weights = plain(block_weights(list(operator.blocks)))
+        self._packed = aligned(packed(self._shape))
+        pack(self._shape, pointers(weights), at(self._packed))
         self._rooms: dict[int, Tensor] = {}
 
     def __call__(
@@ -104,8 +99,8 @@ class SingleStep:
         tokens = torch.empty(count, self._cells, dtype=torch.uint8)
         if count:
             threads = thread_count(count)
-            self._library.eqr_single_step(
-                ctypes.byref(self._shape),
+            self._step(
+                self._shape,
                 at(self._packed),
                 ctypes.byref(self._read),
                 ctypes.c_int64(count),
@@ -129,11 +124,10 @@ class SingleStep:
     def _room(self, threads: int) -> Tensor:
         """What so many threads work in; kept, as fresh pages are dear.
 
-        Zeros, because what the kernels compute for padding costs time where it is denormal.
+        Zeros, because nothing else is where the kernels see no cell, and because what they compute
+        for padding costs time where it is denormal.
         """
         if threads not in self._rooms:
-            size = self._library.eqr_single_workspace(
-                ctypes.byref(self._shape), ctypes.c_int64(threads)
-            )
+            size = self._workspace(self._shape, ctypes.c_int64(threads))
             self._rooms = {threads: aligned(size).zero_()}
         return self._rooms[threads]

@@ -1,18 +1,19 @@
-"""Outer steps of a `units` operator in native code, forward and backward."""
+"""Outer steps of a `units` or `grid` operator in native code, forward and backward."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eqr_core.model.config import OperatorConfig
 from eqr_core.model.layers import Linear
-from eqr_core.model.mixers import UnitsBlock
+from eqr_core.model.mixers import GridBlock, UnitsBlock
 from eqr_core.model.native.build import library
-from eqr_core.model.native.kernels import Embedding, Kernels, plain
-from eqr_core.model.native.layout import MULTIPLE
+from eqr_core.model.native.kernels import Embedding, Kernels, Weights, plain
+from eqr_core.model.native.layout import MULTIPLE, inner_width, operator_layout
 from eqr_core.model.operator import Operator, State
 
 
@@ -24,23 +25,24 @@ def supports(config: OperatorConfig, dtype: torch.dtype) -> bool:
 def fits(config: OperatorConfig) -> bool:
     """Whether the kernels compute this operator's updates."""
     return (
-        config.mixer == "units"
+        config.mixer in ("units", "grid")
         and config.states == "single"
-        and config.blocks == 1
+        and (config.mixer == "grid" or config.blocks == 1)
         and config.hidden % MULTIPLE == 0
-        and round(config.expansion * config.hidden) % MULTIPLE == 0
+        and inner_width(config) % MULTIPLE == 0
     )
 
 
 def native_step(operator: Operator, dtype: torch.dtype) -> NativeStep | None:
     """The operator's outer step in native code; None where `operator.outer_step` must do."""
-    if operator.embedding.device.type != "cpu" or not supports(operator.config, dtype):
+    config = operator.config
+    if operator.embedding.device.type != "cpu" or not supports(config, dtype):
         return None
-    (block,), layout, loaded = operator.blocks, operator.task.layout, library()
-    if loaded is None or layout is None or not isinstance(block, UnitsBlock):
+    loaded = library()
+    if loaded is None:
         return None
-    kernels = Kernels(loaded, layout, operator.config, len(block.own.weight))
-    return NativeStep(kernels, operator, block)
+    layout = operator_layout(operator, config.updates, loaded.eqr_tiles())
+    return NativeStep(Kernels(loaded, layout), operator) if layout else None
 
 
 class NativeStep:
@@ -52,11 +54,10 @@ class NativeStep:
     *state_shape]. ModelError where a tensor does not fit.
     """
 
-    def __init__(self, kernels: Kernels, operator: Operator, block: UnitsBlock) -> None:
+    def __init__(self, kernels: Kernels, operator: Operator) -> None:
         self._kernels = kernels
         self._operator = operator
-        self._block = block
-        self._pooled = [layer for layer in block.pooled if isinstance(layer, Linear)]
+        self._kinds = operator.candidate_kinds if operator.config.mixer == "units" else Tensor.long
 
     def __call__(
         self, state: State, e: Tensor, draws: Tensor | None = None, first: int = 0
@@ -76,8 +77,7 @@ class NativeStep:
         gone through backwards once.
         """
         config = self._operator.config
-        kinds = self._operator.candidate_kinds(tokens)
-        table = self._operator.embedding
+        kinds, table = self._kinds(tokens), self._operator.table
         free = config.cycles - 1
         with torch.no_grad():
             z = self._cycles(state[0], Embedding(table.bfloat16(), kinds), draws, first, free)
@@ -95,9 +95,20 @@ class NativeStep:
             z, _ = self._kernels.forward(z, e, draws, offset, weights, keep=False)
         return z
 
-    def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
-        pooled = torch.stack([layer.weight for layer in self._pooled])
-        return self._block.own.weight, self._block.out.weight, pooled
+    def _weights(self) -> Weights:
+        return block_weights(list(self._operator.blocks))
+
+
+def block_weights(blocks: Sequence[nn.Module]) -> Weights:
+    """The weights of an operator's blocks in the order that `Weights` names."""
+    units = [block for block in blocks if isinstance(block, UnitsBlock)]
+    if units:
+        (block,) = units
+        layers = [layer for layer in block.pooled if isinstance(layer, Linear)]
+        return block.own.weight, block.out.weight, torch.stack([one.weight for one in layers])
+    grids = [block for block in blocks if isinstance(block, GridBlock)]
+    near, out = ([getattr(block, name).weight for block in grids] for name in ("near", "out"))
+    return torch.stack(near), torch.stack(out)
 
 
 class _Cycle(torch.autograd.Function):
@@ -123,9 +134,9 @@ class _Cycle(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[no-untyped-def]
         if ctx.inputs is None:
             raise RuntimeError("the inputs of a cycle serve one backward pass; run it again")
-        kinds, own, out, pooled = ctx.saved_tensors
+        kinds, *weights = ctx.saved_tensors
         inputs, ctx.inputs = ctx.inputs, None
-        z, table, weights = ctx.kernels.backward(
-            grad, kinds, inputs, (own, out, pooled), ctx.needs_input_grad[1]
+        z, table, gradients = ctx.kernels.backward(
+            grad, kinds, inputs, tuple(weights), ctx.needs_input_grad[1]
         )
-        return None, z, None, None, None, table, *weights
+        return None, z, None, None, None, table, *gradients

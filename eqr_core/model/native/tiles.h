@@ -23,6 +23,13 @@ struct Right {
     long tile, step;
 };
 
+// The depth of a product in several runs: how many, and bytes from one to the next in both factors.
+struct Runs {
+    long count, left, right;
+};
+
+constexpr Runs ONE_RUN{1, 0, 0};
+
 constexpr int TILE = 512;  // values of a tile
 
 inline Left row_major(const bf16* at, long columns) { return {at, 2 * columns, 32 * columns, 64}; }
@@ -61,7 +68,7 @@ class Tiles {
     alignas(64) uint8_t before[64];
 };
 
-inline void block_amx(float* c, long ldc, Left a, Right b, long steps, bool add) {
+inline void block_amx(float* c, long ldc, Left a, Right b, long steps, bool add, Runs runs) {
     const long stride = ldc * 4;
     stored(a.at);
     if (add) {
@@ -75,18 +82,19 @@ inline void block_amx(float* c, long ldc, Left a, Right b, long steps, bool add)
         _tile_zero(2);
         _tile_zero(3);
     }
-    for (long k = 0; k < steps; ++k) {
-        const char* left = bytes(a.at, k * a.step);
-        const char* right = bytes(b.at, k * b.step);
-        _tile_loadd(4, left, a.row);
-        _tile_loadd(6, right, 64);
-        _tile_loadd(7, right + b.tile, 64);
-        _tile_loadd(5, left + a.tile, a.row);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
+    for (long run = 0; run < runs.count; ++run)
+        for (long k = 0; k < steps; ++k) {
+            const char* left = bytes(a.at, run * runs.left + k * a.step);
+            const char* right = bytes(b.at, run * runs.right + k * b.step);
+            _tile_loadd(4, left, a.row);
+            _tile_loadd(6, right, 64);
+            _tile_loadd(7, right + b.tile, 64);
+            _tile_loadd(5, left + a.tile, a.row);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+        }
     _tile_stored(0, c, stride);
     _tile_stored(1, c + 16, stride);
     _tile_stored(2, c + 16 * ldc, stride);
@@ -106,16 +114,17 @@ inline __m512 dot_pairs(__m512 sum, __m512i a, __m512i b) {
 #endif
 }
 
-inline void block_vector(float* c, long ldc, Left a, Right b, long steps, bool add) {
+inline void block_vector(float* c, long ldc, Left a, Right b, long steps, bool add, Runs runs) {
     constexpr int ROWS = 8;
     for (int m = 0; m < 32; m += ROWS) {
         __m512 sum[ROWS][2];
         for (int r = 0; r < ROWS; ++r)
             for (int n = 0; n < 2; ++n)
                 sum[r][n] = add ? _mm512_loadu_ps(c + (m + r) * ldc + 16 * n) : _mm512_setzero_ps();
-        for (long k = 0; k < steps; ++k) {
-            const char* left = bytes(a.at, k * a.step + (m / 16) * a.tile + (m % 16) * a.row);
-            const char* right = bytes(b.at, k * b.step);
+        for (long step = 0; step < runs.count * steps; ++step) {
+            const long run = step / steps, k = step % steps;
+            const char* left = bytes(a.at, run * runs.left + k * a.step + m / 16 * a.tile + m % 16 * a.row);
+            const char* right = bytes(b.at, run * runs.right + k * b.step);
             for (int pair = 0; pair < 16; ++pair) {
                 const __m512i b0 = _mm512_loadu_si512(right + 64 * pair);
                 const __m512i b1 = _mm512_loadu_si512(right + b.tile + 64 * pair);
@@ -134,11 +143,13 @@ inline void block_vector(float* c, long ldc, Left a, Right b, long steps, bool a
     }
 }
 
-inline void block(bool amx, float* c, long ldc, Left a, Right b, long steps, bool add) {
+// c [32, 32] = a . b over `steps` steps of 32 of the depth in every run, added with `add`.
+inline void block(bool amx, float* c, long ldc, Left a, Right b, long steps, bool add,
+                  Runs runs = ONE_RUN) {
 #ifdef __AMX_BF16__
-    if (amx) return block_amx(c, ldc, a, b, steps, add);
+    if (amx) return block_amx(c, ldc, a, b, steps, add, runs);
 #endif
-    block_vector(c, ldc, a, b, steps, add);
+    block_vector(c, ldc, a, b, steps, add, runs);
 }
 
 inline Left from(Left a, long row) { return {bytes(a.at, row / 16 * a.tile), a.row, a.tile, a.step}; }

@@ -1,16 +1,16 @@
 // Cycles of the `units` operator with a single state and one block, in bfloat16. Rows are shared
 // out evenly among threads; a result depends on nothing but the number of threads.
 #include "backward.h"
-#include "threads.h"
-
-#ifdef __linux__
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
+#include "calls.h"
 
 using namespace eqr;
 
 namespace {
+
+// As the weights are.
+struct Gradients {
+    float *own, *out, *pooled;
+};
 
 template <typename Worker>
 std::vector<Worker> crew(Arena& arena, const Shape& shape, const Layers& layers, long threads) {
@@ -19,48 +19,30 @@ std::vector<Worker> crew(Arena& arena, const Shape& shape, const Layers& layers,
     return workers;
 }
 
-// to [outputs, inputs] = the sum of every worker's [inputs, outputs] at `part`.
-template <typename Part>
-void gather(float* to, const std::vector<Backward>& workers, Part part, long inputs, long outputs) {
-    for (long i = 0; i < inputs; ++i)
-        for (long j = 0; j < outputs; ++j) {
-            float sum = 0;
-            for (const Backward& worker : workers) sum += part(worker)[i * outputs + j];
-            to[j * inputs + i] = sum;
-        }
-}
-
 }  // namespace
 
 extern "C" {
 
-// Whether the processor has tiles and this process may use them.
-int eqr_tiles() {
-#if defined(__AMX_BF16__) && defined(__linux__)
-    constexpr long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
-    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
-#else
-    return 0;
-#endif
-}
-
 // Bytes that a call with so many threads works in, at an address that is a multiple of 64.
-int64_t eqr_workspace(const Shape* s, int64_t threads, int64_t backward) noexcept {
+int64_t eqr_units_workspace(const Shape* s, int64_t threads, int64_t backward) noexcept {
     Arena arena{nullptr};
     const Layers layers(arena, *s);
     if (backward)
         crew<Backward>(arena, *s, layers, threads);
     else
         crew<Forward>(arena, *s, layers, threads), arena.take<bf16>(threads * s->padded * s->hidden);
-    return arena.at - static_cast<char*>(nullptr);
+    return taken(arena);
 }
+
+// Values of the inputs that forward keeps for a row.
+int64_t eqr_units_kept(const Shape* s) noexcept { return s->updates * s->padded * s->hidden; }
 
 // z, end [rows, candidates, C]; inputs [rows, updates, padded, C], or null to keep nothing.
 // e [rows, candidates, C], or a table [embeddings, C] with kinds [rows, candidates].
 // noise [draws, candidates, C] or null: row b takes draw (first + b - i) mod draws in update i.
-int eqr_forward(const Shape* s, const Weights* weights, int64_t rows, const bf16* z, const bf16* e,
-                const uint8_t* kinds, const bf16* noise, int64_t draws, int64_t first, bf16* end,
-                bf16* inputs, char* workspace, int64_t threads) {
+int eqr_units_forward(const Shape* s, const Weights* weights, int64_t rows, const bf16* z,
+                      const bf16* e, const uint8_t* kinds, const bf16* noise, int64_t draws,
+                      int64_t first, bf16* end, bf16* inputs, char* workspace, int64_t threads) {
     return guarded([&] {
         Arena arena{workspace};
         const Layers layers(arena, *s);
@@ -69,12 +51,8 @@ int eqr_forward(const Shape* s, const Weights* weights, int64_t rows, const bf16
         const long size = s->candidates * s->hidden, input = s->padded * s->hidden;
         bf16* scratch = arena.take<bf16>(threads * input);
         share_out(s->amx, threads, rows, [&](long t, long row) {
-            auto draw = [&](long update) -> const bf16* {
-                if (!noise) return nullptr;
-                return noise + ((first + row - update) % draws + draws) % draws * size;
-            };
-            const Embedding embedding = kinds ? Embedding{e, kinds + row * s->candidates}
-                                              : Embedding{e + row * size, nullptr};
+            const Draws draw{noise, draws, first + row, size};
+            const Embedding embedding = embedding_of(e, kinds, row, s->candidates, s->hidden);
             bf16* kept = inputs ? inputs + row * s->updates * input : scratch + t * input;
             workers[t].run(z + row * size, embedding, draw, end + row * size, kept, inputs ? input : 0);
         });
@@ -83,9 +61,9 @@ int eqr_forward(const Shape* s, const Weights* weights, int64_t rows, const bf16
 
 // From the gradient of `end` and what forward kept to those of z (unless null), of the table of
 // embeddings and of the weights.
-int eqr_backward(const Shape* s, const Weights* weights, int64_t rows, const bf16* d_end,
-                 const uint8_t* kinds, const bf16* inputs, bf16* d_z, float* d_table, float* d_own,
-                 float* d_out, float* d_pooled, char* workspace, int64_t threads) {
+int eqr_units_backward(const Shape* s, const Weights* weights, int64_t rows, const bf16* d_end,
+                       const uint8_t* kinds, const bf16* inputs, bf16* d_z, float* d_table,
+                       const Gradients* d, char* workspace, int64_t threads) {
     return guarded([&] {
         Arena arena{workspace};
         const Layers layers(arena, *s);
@@ -97,13 +75,13 @@ int eqr_backward(const Shape* s, const Weights* weights, int64_t rows, const bf1
             workers[t].run(d_end + row * size, kinds + row * s->candidates,
                            inputs + row * s->updates * input, input, d_z ? d_z + row * size : nullptr);
         });
-        gather(d_own, workers, [](const Backward& b) { return b.d_own; }, c, h);
+        gather(d->own, workers, [](const Backward& b) { return b.d_own; }, c, h);
         for (long k = 0; k < s->kinds; ++k) {
             auto part = [=](const Backward& b) { return b.d_pooled + k * 2 * c * h; };
-            gather(d_pooled + k * 2 * c * h, workers, part, 2 * c, h);
+            gather(d->pooled + k * 2 * c * h, workers, part, 2 * c, h);
         }
         // These are not transposed: of one long row, gather's transpose is the row itself.
-        gather(d_out, workers, [](const Backward& b) { return b.d_out; }, 1, c * h);
+        gather(d->out, workers, [](const Backward& b) { return b.d_out; }, 1, c * h);
         gather(d_table, workers, [](const Backward& b) { return b.d_table; }, 1, s->embeddings * c);
     });
 }

@@ -127,4 +127,12 @@ inline void transpose(bf16* out, const Pairs* in) {
     }
 }
 
+// One tile of the transpose of 32 rows x 16 columns at `in`.
+inline void turn(bf16* out, const bf16* in, long columns) {
+    Pairs pairs[16];
+    for (long r = 0; r < 16; ++r)
+        pairs[r] = interleaved(in + 2 * r * columns, in + (2 * r + 1) * columns);
+    transpose(out, pairs);
+}
+
 }  // namespace eqr
