@@ -14,8 +14,9 @@ TITLES = {
     "ingress": "ray::ServeReplica:eqr:Ingress",
     "proxy": "ray::ProxyActor",
     "controller": "ray::ServeController",
+    "worker": "ray::run_shard",
 }
-"""How the commands of Serve's processes begin."""
+"""How the commands of the service's processes begin; a worker is one while it runs a shard."""
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,13 @@ from redis import Redis
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from benchmarks.chaos.kills import DurableStore, Kill, Killer, schedule
+from benchmarks.chaos.kills import POLL_SECONDS, DurableStore, Kill, Killer, schedule
 from benchmarks.chaos.ledger import Known, Ledger, Question, known_of
 from benchmarks.chaos.load import Load, options
+from benchmarks.chaos.node import node_beside
 from benchmarks.chaos.report import document_of, show
-from benchmarks.local import Service, local_service
+from benchmarks.local import NotServing, Service, local_service
+from benchmarks.processes import find
 from eqr_core.cli.group import Commands
 from eqr_core.cli.options import AsJson
 from eqr_core.data.benchmark import find_puzzles
@@ -28,6 +30,8 @@ from service.client import AsyncEqrClient
 CALM_SECONDS = 3.0
 """Of load before each kill."""
 AUDIT_SECONDS = 180.0
+WIDE_QUESTIONS = 4
+WORKER_TRIES = 60
 
 
 app = typer.Typer(cls=Commands, pretty_exceptions_enable=False, add_completion=False)
@@ -42,8 +46,10 @@ def main(
     seed: Annotated[int, typer.Option(help="Decides order, victims and load.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Start a service and a store, load them, and kill -9 a solver, an ingress, a proxy or the
-    store again and again. Exit 1 where a bar is broken; Ctrl-C ends with what there is.
+    """Start a service and a store, load them, and kill -9 a solver, an ingress, a proxy, the store
+    or a fan-out worker again and again.
+
+    Exit 1 where a bar is broken; Ctrl-C ends with what there is.
     """
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     console = Console(stderr=True)
@@ -60,8 +66,8 @@ def main(
         store = DurableStore(Path(folder) / "store")
         flags = ["--models", model, "--replicas", str(replicas), "--store-url", store.url]
         try:
-            with local_service(*flags) as service:
-                run = Run(service, store, questions, seed)
+            with local_service(*flags) as service, node_beside(service) as node:
+                run = Run(service, node, store, questions, seed)
                 asyncio.run(run.run(schedule(kills, seed), tell))
         finally:
             store.kill()
@@ -76,11 +82,15 @@ def main(
 class Run:
     """One run: what is known without disturbance, then the kills, then the audit of the jobs."""
 
-    def __init__(self, service: Service, store: DurableStore, questions: int, seed: int) -> None:
-        self._service, self._store, self._seed = service, store, seed
-        rows = read_puzzles(find_puzzles(Path("benchmark")), questions)
+    def __init__(
+        self, service: Service, node: int, store: DurableStore, questions: int, seed: int
+    ) -> None:
+        self._service, self._node, self._store, self._seed = service, node, store, seed
+        rows = list(read_puzzles(find_puzzles(Path("benchmark")), questions))
         self._questions = [
-            Question(row.question, row.answer, number) for number, row in enumerate(rows)
+            Question(row.question, row.answer, number, wide)
+            for wide, some in ((False, rows), (True, rows[:WIDE_QUESTIONS]))
+            for number, row in enumerate(some)
         ]
         self.ledger = Ledger({})
         self.kills: list[Kill] = []
@@ -92,6 +102,8 @@ class Run:
         if task is not None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
         try:
+            tell("the service measures its workers")
+            await self._wait_for_workers()
             tell("every puzzle once, undisturbed")
             self.ledger = Ledger(await self._known())
             load = Load(self._service, self._questions, self.ledger, self._seed)
@@ -107,6 +119,21 @@ class Run:
         except asyncio.CancelledError:
             self.interrupted = True
 
+    async def _wait_for_workers(self) -> None:
+        """Until a wide request is shared; NotServing where none ever is."""
+        wide = next(question for question in self._questions if question.wide)
+        async with AsyncEqrClient(self._service.rest) as client:
+            for _ in range(WORKER_TRIES):
+                asking = asyncio.create_task(client.solve(**options(wide, False)))
+                while not asking.done():
+                    if await asyncio.to_thread(find, self._node, "worker"):
+                        await asking
+                        return
+                    await asyncio.sleep(POLL_SECONDS / 10)
+                await asking
+                await asyncio.sleep(1.0)
+        raise NotServing("no wide request was shared with the second node's workers")
+
     async def _known(self) -> dict[Question, Known]:
         async with AsyncEqrClient(self._service.rest) as client:
             return {
@@ -117,7 +144,7 @@ class Run:
     async def _kill_all(
         self, kinds: list[str], load: Load, loading: asyncio.Task[None], tell: Any
     ) -> None:
-        killer = Killer(self._service.pid, self._store, load, self.ledger, self._seed)
+        killer = Killer(self._service.pid, self._node, self._store, load, self.ledger, self._seed)
         for number, kind in enumerate(kinds, 1):
             faults = len(self.ledger.faults)
             tell(f"{number} of {len(kinds)}: {kind}, {faults} faults so far")

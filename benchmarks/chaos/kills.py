@@ -18,7 +18,7 @@ from benchmarks.chaos.load import WEIGHTS, Load
 from benchmarks.processes import find
 from service.embedded import CONFIG
 
-KINDS = ("solver", "ingress", "proxy", "store")
+KINDS = ("solver", "ingress", "proxy", "store", "worker")
 RECOVERY_BAR_SECONDS = 30.0
 LONGEST_SECONDS = 120.0
 """What is not back by then is not waited for."""
@@ -88,9 +88,10 @@ class Killer:
     """Kills one process after the other, each when everything is back."""
 
     def __init__(
-        self, service: int, store: DurableStore, load: Load, ledger: Ledger, seed: int
+        self, service: int, node: int, store: DurableStore, load: Load, ledger: Ledger, seed: int
     ) -> None:
-        self._service, self._store = service, store
+        """`service` and `node`: processes above the service's and above the workers."""
+        self._service, self._node, self._store = service, node, store
         self._load, self._ledger = load, ledger
         self._source = random.Random(seed)
 
@@ -103,6 +104,9 @@ class Killer:
         if kind == "store":
             self._store.kill()
             back = asyncio.create_task(self._start_store())
+        elif kind == "worker":
+            begin = await self._kill_worker()
+            back = asyncio.create_task(self._succeed("wide"))
         else:
             before = find(self._service, kind)
             victim = self._source.choice(before)
@@ -122,6 +126,19 @@ class Killer:
             codes[failure.code] = codes.get(failure.code, 0) + 1
         seconds = None if end is None else end - begin
         return Kill(number, kind, seconds, codes, ledger.answered.total() - answered)
+
+    async def _kill_worker(self) -> float:
+        """Kill a worker in the middle of a shard; the moment of it."""
+        asking = asyncio.create_task(self._load.attempt("wide"))
+        try:
+            while not (found := await asyncio.to_thread(find, self._node, "worker")):
+                if asking.done():
+                    asking = asyncio.create_task(self._load.attempt("wide"))
+                await asyncio.sleep(POLL_SECONDS / 10)
+            os.kill(self._source.choice(found), signal.SIGKILL)
+            return monotonic()
+        finally:
+            await asking
 
     async def _start_store(self) -> None:
         await asyncio.sleep(STORE_DOWN_SECONDS)

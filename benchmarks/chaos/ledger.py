@@ -29,6 +29,8 @@ class Question:
     grid: str
     answer: str
     seed: int
+    wide: bool = False
+    """Whether it is asked with a budget that the service shares with workers."""
 
 
 Known = tuple[str, str, bool]

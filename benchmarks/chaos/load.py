@@ -17,6 +17,8 @@ DEADLINE_MS = 15_000
 CLIENT_SECONDS = 30.0
 """The service ends everything long before; what takes longer hangs."""
 BUDGET = {"depth": 32, "breadth": 4}
+WIDE_BUDGET = {"depth": 16, "breadth": 64, "stop": "exhausted"}
+"""So much work at once that the service shares it with workers."""
 WORKERS = 6
 PAUSE_SECONDS = 0.1
 BATCH, JOB = 4, 3
@@ -25,12 +27,17 @@ SUBMIT_TRIES = 60
 JOB_SECONDS = 90.0
 POLL_SECONDS = 0.5
 
-WEIGHTS = {"solve REST": 4, "solve gRPC": 3, "batch": 1, "stream": 1, "once": 1, "job": 1}
+WEIGHTS = {
+    **{"solve REST": 8, "solve gRPC": 6, "batch": 2, "stream": 2, "once": 2, "job": 2},
+    "wide": 1,
+}
 
 
 def options(question: Question, cache: bool, deadline: bool = True) -> dict[str, Any]:
     """What is sent for a question; a job's items have time."""
-    budget: dict[str, float] = {**BUDGET, **({"deadline_ms": DEADLINE_MS} if deadline else {})}
+    budget: dict[str, Any] = dict(WIDE_BUDGET if question.wide else BUDGET)
+    if deadline:
+        budget["deadline_ms"] = DEADLINE_MS
     return {"grid": question.grid, "seed": question.seed, "budget": budget, "cache": cache}
 
 
@@ -40,7 +47,9 @@ class Load:
     def __init__(
         self, service: Service, questions: Sequence[Question], ledger: Ledger, seed: int
     ) -> None:
-        self._questions, self._ledger = questions, ledger
+        self._narrow = [question for question in questions if not question.wide]
+        self._wide = [question for question in questions if question.wide]
+        self._ledger = ledger
         self._source = random.Random(seed)
         self._rest, self._grpc = (
             AsyncEqrClient(address, timeout=CLIENT_SECONDS, retries=NO_RETRIES)
@@ -54,6 +63,7 @@ class Load:
             "stream": self._stream,
             "once": self._once,
             "job": self._job,
+            "wide": self.wide,
         }
 
     async def run(self) -> None:
@@ -82,7 +92,7 @@ class Load:
             await asyncio.sleep(self._source.uniform(0.0, 2 * PAUSE_SECONDS))
 
     def _draw(self, count: int = 1) -> list[Question]:
-        return self._source.choices(self._questions, k=count)
+        return self._source.choices(self._narrow, k=count)
 
     def _either(self) -> AsyncEqrClient:
         return self._source.choice((self._rest, self._grpc))
@@ -94,6 +104,13 @@ class Load:
         (question,) = self._draw()
         answer = await client.solve(**options(question, self._cache()))
         self._ledger.check(kind, question, answer)
+        return True
+
+    async def wide(self) -> bool:
+        """One request that the service shares with workers; whether it succeeded."""
+        question = self._source.choice(self._wide)
+        answer = await self._either().solve(**options(question, False))
+        self._ledger.check("wide", question, answer)
         return True
 
     async def _batch(self) -> bool:

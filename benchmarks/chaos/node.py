@@ -1,0 +1,55 @@
+"""A second Ray node on this machine, for the service's fan-out workers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from benchmarks.local import NotServing, Service
+
+STOP_SECONDS = 30.0
+
+
+@contextmanager
+def node_beside(service: Service) -> Iterator[int]:
+    """A node with one CPU in the service's cluster until the block ends: its process's id."""
+    command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start"]
+    place = ["--block", "--node-ip-address", "127.0.0.1", "--num-cpus", "1"]
+    memory = ["--object-store-memory", str(100 * 2**20)]
+    with (service.folder / "node.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--address", _cluster(service), *place, *memory],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            start_new_session=True,
+        )
+        try:
+            yield process.pid
+        finally:
+            _stop(process)
+
+
+def _cluster(service: Service) -> str:
+    """Address of the service's Ray, as its raylet was told it."""
+    for child in psutil.Process(service.pid).children(recursive=True):
+        for argument in child.cmdline():
+            name, _, address = str(argument).partition("=")
+            if name == "--gcs-address":
+                return address
+    raise NotServing("the service runs no Ray")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    _, alive = psutil.wait_procs([psutil.Process(process.pid), *family], STOP_SECONDS)
+    for one in alive:
+        one.kill()
+    process.wait()
