@@ -22,12 +22,13 @@ def node_beside(service: Service) -> Iterator[int]:
     command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start"]
     place = ["--block", "--node-ip-address", "127.0.0.1", "--num-cpus", "1"]
     memory = ["--object-store-memory", str(100 * 2**20)]
+    address, variables = _cluster(service)
     with (service.folder / "node.log").open("wb") as log:
         process = subprocess.Popen(
-            [*command, "--address", _cluster(service), *place, *memory],
+            [*command, "--address", address, *place, *memory],
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={**os.environ, **variables, "PYTHONPATH": str(Path(__file__).parents[2])},
             start_new_session=True,
         )
         try:
@@ -36,13 +37,14 @@ def node_beside(service: Service) -> Iterator[int]:
             _stop(process)
 
 
-def _cluster(service: Service) -> str:
-    """Address of the service's Ray, as its raylet was told it."""
+def _cluster(service: Service) -> tuple[str, dict[str, str]]:
+    """Address of the service's Ray, as its raylet was told it, and the token to join with."""
     for child in psutil.Process(service.pid).children(recursive=True):
         for argument in child.cmdline():
             name, _, address = str(argument).partition("=")
             if name == "--gcs-address":
-                return address
+                given = child.environ()
+                return address, {key: given[key] for key in given if key.startswith("RAY_AUTH")}
     raise NotServing("the service runs no Ray")
 
 
