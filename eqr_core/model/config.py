@@ -81,9 +81,9 @@ class OperatorConfig:
     rotary: bool = True
     """Rotary position embedding; `attention` only."""
     frame: str | None = None
-    """Largest grid, such as ``30x30``: a smaller one stands in its top left corner, its cells at the
-    positions that they have there. Without a frame a grid of any size counts its own cells.
-    `attention` with `rotary` only."""
+    """Largest grid, such as ``30x30``: a smaller one stands in its top left corner, with its
+    cells at the positions that they have there. Without a frame a grid of any size counts its own
+    cells. `attention` with `rotary` only."""
     tokens: int | None = None
     """Tokens of a grid; the `token` mixer's weights depend on it, the others take any number."""
     vocabulary: int = 0
