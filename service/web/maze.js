@@ -15,6 +15,7 @@ export class Maze {
   #faulty = new Set();
   #at = [0, 0];
   #stroke = null;
+  #frame = null;
 
   /** `place` is told in words where the keys are; `changed` is called after each edit. */
   constructor(canvas, place, changed, rows) {
@@ -158,7 +159,8 @@ export class Maze {
 
   #drag(event) {
     if (!this.#stroke) return;
-    for (const one of event.getCoalescedEvents?.() ?? [event]) {
+    const all = event.getCoalescedEvents?.() ?? [];
+    for (const one of all.length ? all : [event]) {
       const place = this.#hit(one);
       if (!place) continue;
       const { last, character } = this.#stroke;
@@ -198,7 +200,15 @@ export class Maze {
       `Row ${row + 1}, column ${column + 1}: ${path ? "path" : (NAMES[cell] ?? cell)}`;
   }
 
+  /** Drawn once a frame, however often it is asked for. */
   #draw() {
+    this.#frame ??= requestAnimationFrame(() => {
+      this.#frame = null;
+      this.#paint();
+    });
+  }
+
+  #paint() {
     const [rows, columns] = [this.#cells.length, this.#cells[0].length];
     this.#canvas.style.aspectRatio = `${columns} / ${rows}`;
     this.#canvas.style.width = `min(100%, ${34 * (columns / rows)}rem)`;
@@ -233,7 +243,7 @@ export class Maze {
       paint.fillText(cell, (c + 0.5) * side, (r + 0.54) * side);
     });
     const frame = (r, c, name, share) => {
-      paint.lineWidth = Math.max(2, side * share);
+      paint.lineWidth = Math.min(6 * devicePixelRatio, Math.max(2, side * share));
       paint.strokeStyle = colour(name);
       paint.strokeRect(c * side + paint.lineWidth / 2, r * side + paint.lineWidth / 2,
         side - paint.lineWidth, side - paint.lineWidth);
@@ -242,30 +252,23 @@ export class Maze {
     if (this.#canvas.matches(":focus-visible")) frame(...this.#at, "focus", 0.16);
   }
 
-  /** A line from cell to cell, with a dot where a cell has no neighbour on the path. */
+  /** A line from cell to cell, and a dot where a cell has no neighbour on the path. */
   #drawPath(paint, side, colour) {
     const rows = this.#answer ?? this.#cells;
     const on = (r, c) => [PATH, START, GOAL].includes(this.#cells[r]?.[c])
       || (this.#cells[r]?.[c] === FLOOR && this.#isPath(rows, r, c));
-    const middle = (one) => (one + 0.5) * side;
-    paint.strokeStyle = paint.fillStyle = colour;
-    paint.lineWidth = Math.max(1.5, side * 0.34);
-    paint.lineCap = "round";
-    paint.beginPath();
-    this.#each((cell, r, c) => {
+    const isEnd = (r, c) => this.#cells[r][c] === START || this.#cells[r][c] === GOAL;
+    const width = Math.max(2, Math.round(side * 0.34));
+    const inset = (side - width) / 2;
+    paint.fillStyle = colour;
+    this.#each((_, r, c) => {
       if (!on(r, c)) return;
+      paint.fillRect(c * side + inset, r * side + inset, width, width);
       for (const [down, right] of [[1, 0], [0, 1]]) {
-        const ends = [cell, this.#cells[r + down]?.[c + right]];
-        const unmarked = ends.every((one) => one === START || one === GOAL) && !this.#answer;
-        if (!on(r + down, c + right) || unmarked) continue;
-        paint.moveTo(middle(c), middle(r));
-        paint.lineTo(middle(c + right), middle(r + down));
-      }
-      if (cell !== START && cell !== GOAL) {
-        paint.moveTo(middle(c), middle(r));
-        paint.lineTo(middle(c), middle(r));
+        if (!on(r + down, c + right)) continue;
+        if (!this.#answer && isEnd(r, c) && isEnd(r + down, c + right)) continue;
+        paint.fillRect(c * side + inset, r * side + inset, width + right * side, width + down * side);
       }
     });
-    paint.stroke();
   }
 }

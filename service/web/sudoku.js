@@ -30,6 +30,7 @@ export class Sudoku {
   #cells = [];
   #given = [];
   #answer = null;
+  #drawn = [];
   #at = 0;
 
   /** `board` and `pad` are filled with cells and buttons; `changed` is called after each edit. */
@@ -97,13 +98,11 @@ export class Sudoku {
     const before = this.#answer;
     this.#answer = rows.flat().map((value) => (value ? DIGITS[value - 1] : ""));
     this.#draw();
-    this.#cells.forEach((cell, index) => {
-      if (this.#given[index] !== BLANK || before?.[index] === this.#answer[index]) return;
-      cell.getAnimations().forEach((one) => one.cancel());
-      cell.classList.remove("changed");
-      void cell.offsetWidth; // the animation begins anew
-      cell.classList.add("changed");
-    });
+    const changed = this.#cells.filter((_, index) =>
+      this.#given[index] === BLANK && before?.[index] !== this.#answer[index]);
+    for (const cell of changed) cell.classList.remove("changed");
+    void this.#board.offsetWidth; // so that the animation of a cell begins anew
+    for (const cell of changed) cell.classList.add("changed");
   }
 
   settle(rows) {
@@ -142,6 +141,7 @@ export class Sudoku {
   #build(side) {
     const [height, width] = BOXES[side];
     this.#at = 0;
+    this.#drawn = [];
     this.#board.style.setProperty("--side", side);
     this.#cells = this.#given.map((_, index) => {
       const cell = document.createElement("div");
@@ -175,14 +175,16 @@ export class Sudoku {
 
   #draw() {
     this.#cells.forEach((cell, index) => {
+      if (!this.#answer) cell.classList.remove("changed");
       const given = this.#given[index] !== BLANK;
       const value = given ? this.#given[index] : (this.#answer?.[index] ?? "");
+      if (this.#drawn[index] === value + given) return;
+      this.#drawn[index] = value + given;
       const [row, column] = [Math.floor(index / this.side) + 1, (index % this.side) + 1];
       const words = value ? `${value}, ${given ? "given" : "answer"}` : "blank";
       cell.textContent = value;
       cell.classList.toggle("given", given);
       cell.classList.toggle("answer", !given && Boolean(value));
-      if (!this.#answer) cell.classList.remove("changed");
       cell.setAttribute("aria-label", `Row ${row}, column ${column}: ${words}`);
     });
   }
