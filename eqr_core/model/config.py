@@ -6,7 +6,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from eqr_core.errors import ModelError, shown
-from eqr_core.model.sizes import SIZE
+from eqr_core.model.sizes import SIZE, fits
 
 Mixer = Literal["token", "attention", "units", "grid"]
 States = Literal["hierarchical", "single", "none"]
@@ -152,6 +152,10 @@ class OperatorConfig:
             raise ModelError(
                 f"{name} is {shown(value)}; it must be a {kind} from {least} to {most}"
             )
+
+    def takes(self, size: str) -> bool:
+        """Whether a grid of `size` is within the frame, where there is one."""
+        return self.frame is None or fits([f"1x1-{self.frame}"], size)
 
     @property
     def layers_per_step(self) -> int:

@@ -13,7 +13,6 @@ from eqr_core.errors import ModelError
 from eqr_core.model.config import OperatorConfig
 from eqr_core.model.layers import Linear, truncated_normal
 from eqr_core.model.mixers import AttentionBlock, GridBlock, TokenBlock, UnitsBlock
-from eqr_core.model.sizes import fits
 from eqr_core.tasks.base import ConstraintLayout, Task
 
 State = tuple[Tensor, ...]
@@ -99,7 +98,7 @@ class Operator(nn.Module):
             raise ModelError(
                 f"the model takes grids of {config.tokens} cells, not {task.tokens} ({task.size})"
             )
-        if config.frame and not fits([f"1x1-{config.frame}"], task.size):
+        if not config.takes(task.size):
             raise ModelError(f"the model takes grids up to {config.frame}, not {task.size}")
         if config.mixer == "units" and task.layout is None:
             raise ModelError(f"the task {task.name} states no constraints for the units mixer")

@@ -179,6 +179,8 @@ class Recipe:
         others = [*named(self.untrained_sizes), *(one.size for one in self.held_out)]
         for size in [*trained, *others]:
             task_of_size(self.operator.task, size)
+            if not self.operator.takes(size):
+                raise RecipeError(f"size is {size}; the operator's frame is {self.operator.frame}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the card and for resuming; fields newer than runs only where set."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from eqr_core.data.mazes import WantedMazes
 from eqr_core.data.puzzles import write_puzzles
 from eqr_core.data.units import first_rows
 from eqr_core.engine.budget import Budget
-from eqr_core.errors import ModelError
+from eqr_core.errors import ModelError, RecipeError
 from eqr_core.model.card import Card
 from eqr_core.model.checkpoint import read_card, save_checkpoint
 from eqr_core.model.config import OperatorConfig
@@ -27,7 +28,7 @@ from eqr_core.model.operator import Operator, State, residual
 from eqr_core.solver import Solver
 from eqr_core.tasks.maze import Maze
 from eqr_core.training.loop import Trainer
-from eqr_core.training.recipe import SizeMix, load_recipe
+from eqr_core.training.recipe import HeldOut, SizeMix, load_recipe
 
 CONFIG = OperatorConfig("maze", "attention", 16, 1, 2, 2, heads=2, vocabulary=6, frame="6x9")
 FRAME, SMALL = Maze(6, 9), Maze(4, 5)
@@ -130,6 +131,18 @@ def test_gradients_flow_from_a_smaller_grid() -> None:
 def test_a_grid_larger_than_the_frame_is_refused(task: Maze) -> None:
     with pytest.raises(ModelError, match=f"grids up to 6x9, not {task.size}"):
         made(CONFIG, FRAME).for_task(task)
+
+
+@pytest.mark.parametrize("field", ["puzzles", "untrained_sizes", "held_out"])
+def test_a_recipe_for_sizes_beyond_the_frame_is_refused(field: str) -> None:
+    recipe = load_recipe("maze30-paper")
+    given: dict[str, Any] = {
+        "puzzles": (*recipe.puzzles, SizeMix("9x31", 1.0, 4, 20)),
+        "untrained_sizes": ("5x5-9x31",),
+        "held_out": (HeldOut("9x31", 4, 4),),
+    }
+    with pytest.raises(RecipeError, match="size is 9x31; the operator's frame is 30x30"):
+        replace(recipe, **{field: given[field]})
 
 
 @pytest.mark.parametrize(
