@@ -64,11 +64,11 @@ def _draw(panel: Axes, question: Grid, answer: Grid, truth: Grid) -> int:
         shades[place] = _shade(given, said, right)
         if said != right:
             (rings if said in BLANKS else crosses).append(place)
-        if said in (START, GOAL):  # readable in the largest mazes too
-            panel.text(*place[::-1], str(said), ha="center", va="center", color=INK,
+        if given in (START, GOAL):  # readable in the largest mazes too
+            panel.text(*place[::-1], str(given), ha="center", va="center", color=INK,
                        fontsize=max(0.62 * side, 6), fontweight="bold",
                        bbox={"facecolor": "white", "edgecolor": INK, "pad": 0.8})  # fmt: skip
-        elif said not in (WALL, PATH, *BLANKS):
+        elif said not in (WALL, PATH, START, GOAL, *BLANKS):
             colour, weight = (INK, "bold") if said == given else (BLUE, "normal")
             panel.text(*place[::-1], str(said), ha="center", va="center", fontsize=0.62 * side,
                        color=colour, fontweight=weight)  # fmt: skip
