@@ -82,16 +82,16 @@ def evaluate(
     rows = [row for file in data for row in read_rows(find_puzzles(file), limit)]
     name = ", ".join(file.name for file in data)
     with progress("puzzles", note=True) as bar:
-        shown = bar.add_task("eval", total=len(rows), note="")
+        line = bar.add_task("eval", total=len(rows), note="")
         seen = exact = 0
 
         def on_rows(count: int, right: int | None) -> None:
             nonlocal seen, exact
             if right is None:
-                bar.reset(shown, completed=count, note="" if not count else f"{count} from before")
+                bar.reset(line, completed=count, note="" if not count else f"{count} from before")
                 return
             seen, exact = seen + count, exact + right
-            bar.update(shown, advance=count, note=f"{exact / seen:.1%} exact")
+            bar.update(line, advance=count, note=f"{exact / seen:.1%} exact")
 
         found = evaluate(
             model,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_hex
@@ -88,7 +89,7 @@ def test_examples_are_drawn_with_every_wrong_cell_marked(model: Path) -> None:
         assert wrong > 1
         assert panel.get_title() == f"depth {depth}: {wrong} cells wrong"
         marks = [line for line in panel.lines if to_hex(line.get_color()) == ORANGE]
-        assert sum(len(line.get_xdata()) for line in marks) == wrong  # type: ignore[arg-type]
+        assert sum(np.size(line.get_xdata()) for line in marks) == wrong
         assert {line.get_marker() for line in marks} == {"x", "o"}
         assert panel.images[0].get_array().shape == (7, 9)  # type: ignore[union-attr]
     assert answers(found, []) is None

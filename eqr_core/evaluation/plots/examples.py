@@ -58,21 +58,23 @@ def _draw(panel: Axes, question: Grid, answer: Grid, truth: Grid) -> int:
     rows, columns = len(question), len(question[0])
     shades = np.empty((rows, columns), np.int64)
     side = 72 * (PANEL - 0.35) / max(rows, columns)
-    crosses, rings = [], []
+    crosses: list[tuple[int, ...]] = []
+    rings: list[tuple[int, ...]] = []
     for place in np.ndindex(rows, columns):
-        given, said, right = (grid[place[0]][place[1]] for grid in (question, answer, truth))
+        row, column = place
+        given, said, right = (grid[row][column] for grid in (question, answer, truth))
         shades[place] = _shade(given, said, right)
         if said != right:
             (rings if said in BLANKS else crosses).append(place)
         if given in (START, GOAL):  # readable in the largest mazes too
-            panel.text(*place[::-1], str(given), ha="center", va="center", color=INK,
+            panel.text(column, row, str(given), ha="center", va="center", color=INK,
                        fontsize=max(0.62 * side, 6), fontweight="bold",
                        bbox={"facecolor": "white", "edgecolor": INK, "pad": 0.8})  # fmt: skip
         elif said not in (WALL, PATH, START, GOAL, *BLANKS):
             colour, weight = (INK, "bold") if said == given else (BLUE, "normal")
-            panel.text(*place[::-1], str(said), ha="center", va="center", fontsize=0.62 * side,
+            panel.text(column, row, str(said), ha="center", va="center", fontsize=0.62 * side,
                        color=colour, fontweight=weight)  # fmt: skip
-    panel.imshow(shades, cmap=SHADES, vmin=0, vmax=len(SHADES.colors) - 1, interpolation="nearest")
+    panel.imshow(shades, cmap=SHADES, vmin=0, vmax=_WRONG, interpolation="nearest")
     for places, marker in ((crosses, "x"), (rings, "o")):
         y, x = np.array(places).reshape(-1, 2).T
         panel.plot(x, y, linestyle="", marker=marker, color=ORANGE, markerfacecolor="none",
