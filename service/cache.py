@@ -19,7 +19,7 @@ from service.problems import Refusal, refusal_of
 from service.schemas import ModelAnswer, SolveAnswer, Timing
 from service.store import Store, StoreDown
 
-VERSION = "2"
+VERSION = "3"
 """Part of every key; to be raised when answers change their form or an engine its results."""
 
 MAX_BYTES = 1 << 18

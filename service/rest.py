@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import RedirectResponse, Response, StreamingResponse
+from fastapi.responses import FileResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from service import sse
+from service import playground, sse
 from service.desk import Desk
 from service.gate import REQUEST_ID, Gate, problem_response
 from service.idempotency import HEADER, REPLAYED, IdempotencyGate
@@ -133,8 +133,10 @@ def build_api(
         return Response(exposition(await collect_all()), media_type=METRICS_MEDIA_TYPE)
 
     @api.get("/", include_in_schema=False)
-    async def home() -> RedirectResponse:
-        return RedirectResponse("/docs")
+    async def home() -> FileResponse:
+        return playground.page()
+
+    api.mount(playground.PATH, playground.PlaygroundFiles())
 
     describe_problems(api)
     return api

@@ -149,8 +149,8 @@ class SolveAnswer(BaseModel):
     agreement: float
     confidence: float | None = Field(
         default=None,
-        description="Probability of being right, as calibrated on held-out puzzles; null where the "
-        "model was not calibrated for it, and with noise.",
+        description="Probability of being right, as calibrated on held-out puzzles; 0 where the "
+        "answer is not verified, null where the model was not calibrated for it, and with noise.",
     )
     seed: int
     cached: bool

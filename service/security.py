@@ -16,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from eqr_core.errors import EqrError
+from service import playground
 from service.problems import Refusal
 
 BEARER = "bearer "
@@ -27,6 +28,9 @@ OPEN_PATHS = frozenset(
      "/health/ready"}
 )  # fmt: skip
 """What needs no key: pages, probes and numbers."""
+
+OPEN_FILES = f"{playground.PATH}/"
+"""Nor does what is below: the playground's files."""
 
 REFRESH_SECONDS = 5.0
 """So long a change of the keys' file may go unnoticed."""
@@ -153,10 +157,14 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             owner = ""
-            if self._keys is not None and scope["path"] not in OPEN_PATHS:
+            if self._keys is not None and not _is_open(scope["path"]):
                 owner = self._keys.admit(Headers(scope=scope)).name
             scope.setdefault("state", {})["owner"] = owner
         await self._app(scope, receive, send)
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_FILES)
 
 
 def _token(headers: Mapping[str, str]) -> str | None:

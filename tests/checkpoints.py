@@ -10,6 +10,7 @@ from eqr_core.model.card import Card
 from eqr_core.model.checkpoint import save_checkpoint
 from eqr_core.model.config import OperatorConfig
 from eqr_core.model.operator import Operator
+from eqr_core.tasks.maze import Maze
 from eqr_core.tasks.sudoku import Sudoku
 
 CONFIG = OperatorConfig(
@@ -39,3 +40,14 @@ def save_random(
         tolerance=tolerance,
     )
     return save_checkpoint(folder, operator.state_dict(), card)
+
+
+MAZE = OperatorConfig("maze", "grid", 8, 1, 1, 2, "single", expansion=2.0, vocabulary=6)
+
+
+def save_random_maze(folder: Path, *, name: str = "maze") -> Card:
+    """A `grid` operator for mazes from 4×4 to 64×64, written to `folder`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        weights = Operator(MAZE, Maze(9, 9)).state_dict()
+    return save_checkpoint(folder, weights, Card(name, "maze", MAZE, ("4x4-64x64",)))

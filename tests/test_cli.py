@@ -228,13 +228,23 @@ def test_models_list_and_show(model: Path) -> None:
     assert card["digest"] in shown
     assert "operator.mixer" in shown
     assert "results" not in shown
+    assert "operator.frame" not in shown
     assert "unknown model" in refused("models", "show", "nobody")
+
+
+def test_options_of_fixed_values_show_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    shown = " ".join(run("solve", "--help").stdout.split())
+    for choices in ("converged|verified|exhausted", "residual|q|unchanged", "residual|majority"):
+        assert choices in shown
 
 
 def test_models_show_has_a_line_for_each_result() -> None:
     (first, *_) = json.loads(run("models", "show", "sudoku", "--json").stdout)["results"]
     shown = run("models", "show", "sudoku").stdout
     assert '"exact_accuracy"' not in shown
+    assert len(shown.splitlines()) < 40
+    assert "calibration.precision.share" in shown
     (line,) = (
         line.split()
         for line in shown.splitlines()

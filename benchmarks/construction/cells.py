@@ -5,89 +5,59 @@ from __future__ import annotations
 import json
 import os
 import time
-from pathlib import Path
+from pathlib import Path as File
 
-import numpy as np
 from rich.progress import Progress
 
-from benchmarks.construction.path import CLUES, PATH, PUZZLES, SIDE, TEST_ROWS, recipe_of
-from eqr_core.data.canonical import canonical_grids, keys
-from eqr_core.data.generate import generate_sudoku
-from eqr_core.data.puzzles import digit_tokens, read_puzzles, write_puzzles
+from benchmarks.construction.path import Held, Path, train_file
+from eqr_core.data.puzzles import read_puzzles
 from eqr_core.errors import RecipeError
 from eqr_core.evaluation.evaluate import evaluate
+from eqr_core.evaluation.report import Report
 from eqr_core.evaluation.sweep import Sweep
-from eqr_core.tasks.sudoku import BOXES, Sudoku
 from eqr_core.training.loop import Trainer
 
-DEPTHS = (1, 2, 3, 4, 6, 8, 16, 32)
-BREADTHS = (1, 2, 4, 8)
+
+def make_puzzles(path: Path, out: File) -> None:
+    """Training and test puzzles, made once."""
+    if not all(f.exists() for f in (train_file(out), *(h.file(out) for h in path.tests))):
+        out.mkdir(parents=True, exist_ok=True)
+        path.make(path, out)
 
 
-def puzzle_files(out: Path) -> tuple[Path, Path]:
-    """Training and test puzzles, made once.
-
-    No solution of a test puzzle is equivalent to that of a training puzzle: whole classes of
-    solution grids (`canonical_grids`) are held out.
-    """
-    train, test = out / "train.csv", out / "test.csv"
-    if train.exists() and test.exists():
-        return train, test
-    out.mkdir(parents=True, exist_ok=True)
-    rows = list(generate_sudoku(Sudoku(BOXES[SIDE]), PUZZLES, seed=0, clues=CLUES))
-    answers = digit_tokens([row.answer for row in rows]) - 1
-    classes, number = np.unique(keys(canonical_grids(BOXES[SIDE], answers)), return_inverse=True)
-    order = np.random.default_rng(0).permutation(len(classes))
-    counts = np.bincount(number)[order].cumsum()
-    held_out = order[: int(np.searchsorted(counts, TEST_ROWS)) + 1]
-    apart = np.isin(number, held_out)
-    write_puzzles(train, [row for row, other in zip(rows, apart, strict=True) if not other])
-    tests = [row for row, other in zip(rows, apart, strict=True) if other]
-    write_puzzles(test, tests[:TEST_ROWS])
-    return train, test
-
-
-def result_path(out: Path, stage: int, seed: int) -> Path:
+def result_file(out: File, stage: int, seed: int) -> File:
     """Where the result of a cell is kept."""
     return out / "cells" / f"{stage}-seed{seed}" / "result.json"
 
 
-def is_done(out: Path, stage: int, seed: int) -> bool:
+def is_done(path: Path, out: File, stage: int, seed: int) -> bool:
     """Whether the cell has its result; RecipeError where that is of another recipe."""
-    path = result_path(out, stage, seed)
-    if not path.exists():
+    file = result_file(out, stage, seed)
+    if not file.exists():
         return False
-    wanted = json.loads(json.dumps(recipe_of(stage, seed).to_dict()))
-    if json.loads(path.read_text(encoding="utf-8"))["recipe"] != wanted:
-        raise RecipeError(f"{path}: it is the result of another recipe; name another folder")
+    wanted = json.loads(json.dumps(path.recipe(stage, seed).to_dict()))
+    if json.loads(file.read_text(encoding="utf-8"))["recipe"] != wanted:
+        raise RecipeError(f"{file}: it is the result of another recipe; name another folder")
     return True
 
 
-def run_cell(out: Path, stage: int, seed: int, train: Path, test: Path) -> bool:
+def run_cell(path: Path, out: File, stage: int, seed: int) -> bool:
     """Train and measure one cell, from where it was interrupted; False if it is again."""
-    path = result_path(out, stage, seed)
-    recipe = recipe_of(stage, seed)
-    trainer = Trainer(recipe, path.parent / "run", [train], compiled=False)
+    file = result_file(out, stage, seed)
+    recipe = path.recipe(stage, seed)
+    trainer = Trainer(recipe, file.parent / "run", [train_file(out)], compiled=path.native)
     trainer.resume()
     trainer.run()
     if trainer.interrupted:
         return False
-    rows = list(read_puzzles(test))
-    random = recipe.operator.initial == "random"
+    began = time.perf_counter()
     # From a fixed state, without noise, all trajectories are one.
-    sweep = Sweep(DEPTHS, BREADTHS if random else (1,), ("exhausted",))
-    with Progress() as progress:
-        bar = progress.add_task("measuring", total=len(rows))
-        began = time.perf_counter()
-        evaluation = evaluate(
-            path.parent / "run" / "best",
-            rows,
-            sweep,
-            data=test.name,
-            on_rows=lambda done, right: progress.advance(bar, done),
-        )
+    one = recipe.operator.initial == "fixed"
+    measured = [
+        (held, _measure(file.parent / "run" / "best", out, held, one)) for held in path.tests
+    ]
     result = {
-        "stage": PATH[stage].name,
+        "stage": path.stages[stage].name,
         "seed": seed,
         "recipe": recipe.to_dict(),
         "parameters": trainer.operator.parameter_count,
@@ -95,19 +65,40 @@ def run_cell(out: Path, stage: int, seed: int, train: Path, test: Path) -> bool:
         "train_seconds": round(trainer.seconds, 1),
         "eval_seconds": round(time.perf_counter() - began, 1),
         "samples": trainer.samples,
-        "rows": len(rows),
         "exact": [
-            {"depth": report.depth, "breadth": report.breadth, "exact": report.exact}
-            for report in evaluation.reports
+            {
+                "size": held.size,
+                "depth": report.depth,
+                "breadth": report.breadth,
+                "rows": report.rows,
+                "exact": report.exact,
+            }
+            for held, reports in measured
+            for report in reports
         ],
     }
-    write_whole(path, json.dumps(result, indent=2) + "\n")
+    write_whole(file, json.dumps(result, indent=2) + "\n")
     return True
 
 
-def write_whole(path: Path, text: str) -> None:
+def _measure(checkpoint: File, out: File, held: Held, one: bool) -> tuple[Report, ...]:
+    rows = list(read_puzzles(held.file(out)))
+    sweep = Sweep(held.depths, (1,) if one else held.breadths, ("exhausted",))
+    with Progress() as progress:
+        bar = progress.add_task(f"measuring {held.size}", total=len(rows))
+        return evaluate(
+            checkpoint,
+            rows,
+            sweep,
+            data=held.file(out).name,
+            folder=checkpoint.parent / f"measured-{held.size}",
+            on_rows=lambda done, right: progress.advance(bar, done),
+        ).reports
+
+
+def write_whole(file: File, text: str) -> None:
     """Write a file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pending = path.with_name(f".{path.name}.new")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pending = file.with_name(f".{file.name}.new")
     pending.write_text(text, encoding="utf-8")
-    os.replace(pending, path)  # noqa: PTH105 - atomic on one file system
+    os.replace(pending, file)  # noqa: PTH105 - atomic on one file system

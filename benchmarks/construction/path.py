@@ -1,49 +1,13 @@
-"""The stages of the path and the scale at which they are run."""
+"""What a path is: stages, each a change to the one before it, and what they are tested on."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path as File
 from typing import Any
 
-from eqr_core.model.config import OperatorConfig
-from eqr_core.training.recipe import Recipe, SizeMix
-
-SIDE = 6
-SIZE = f"{SIDE}x{SIDE}"
-CLUES = 14
-PUZZLES = 3000
-TEST_ROWS = 250
-DEPTH = 16
-CYCLES, UPDATES = 1, 3
-"""Updates of one cycle, over both states: every stage passes as many layers an outer step."""
-TRAINING = Recipe(
-    name="construction",
-    operator=OperatorConfig(
-        task="sudoku",
-        mixer="token",
-        hidden=32,
-        blocks=CYCLES * UPDATES,
-        cycles=1,
-        updates=1,
-        states="none",
-        tokens=SIDE * SIDE,
-        vocabulary=SIDE + 2,
-        damping=0.0,
-        noise=0.0,
-        initial="fixed",
-    ),
-    puzzles=(SizeMix(SIZE, 1.0, 128, PUZZLES),),
-    steps=600,
-    depth=1,
-    act=False,
-    warmup=50,
-    reveal=0.0,
-    augment=True,
-    precision="bfloat16",
-    ema=0.98,
-    validate_every=600,
-)
-"""The first stage; the others change it."""
+from eqr_core.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -55,21 +19,45 @@ class Stage:
     training: dict[str, Any] = field(default_factory=dict)
 
 
-PATH = (
-    Stage("feed-forward"),
-    Stage("weight-tied", {"states": "single", "blocks": 1, "cycles": CYCLES, "updates": UPDATES}),
-    Stage("+ SOT", training={"depth": DEPTH}),
-    Stage("+ hierarchical", {"states": "hierarchical", "updates": UPDATES - 1}),
-    Stage("+ ACT", training={"act": True}),
-    Stage("+ RI", {"initial": "random"}),
-    Stage("+ NI", {"noise": 0.01, "damping": 0.05}),
-)
+@dataclass(frozen=True)
+class Held:
+    """Held-out puzzles of one size, and the fixed budgets under which they are solved."""
+
+    size: str
+    rows: int
+    depths: tuple[int, ...]
+    breadths: tuple[int, ...] = (1,)
+
+    def file(self, out: File) -> File:
+        """Where they are."""
+        return out / f"test-{self.size}.csv"
 
 
-def recipe_of(stage: int, seed: int) -> Recipe:
-    """The recipe of stage number `stage`: the first one with the changes up to there."""
-    recipe = replace(TRAINING, seed=seed)
-    for step in PATH[: stage + 1]:
-        operator = replace(recipe.operator, **step.operator)
-        recipe = replace(recipe, operator=operator, **step.training)
-    return recipe
+@dataclass(frozen=True)
+class Path:
+    """Stages that are trained on the same puzzles for as long, and tested on the same."""
+
+    training: Recipe
+    """Of the first stage; the others change it."""
+    stages: tuple[Stage, ...]
+    puzzles: int
+    """How many to generate, those of the first test among them."""
+    tests: tuple[Held, ...]
+    """The first is of the size that is trained on."""
+    make: Callable[[Path, File], None]
+    """Writes `train_file` and the files of all `tests` into a folder."""
+    native: bool = False
+    """Train with the native kernels, where the machine has them."""
+
+    def recipe(self, stage: int, seed: int) -> Recipe:
+        """The recipe of stage number `stage`: the first one with the changes up to there."""
+        recipe = replace(self.training, seed=seed)
+        for step in self.stages[: stage + 1]:
+            operator = replace(recipe.operator, **step.operator)
+            recipe = replace(recipe, operator=operator, **step.training)
+        return recipe
+
+
+def train_file(out: File) -> File:
+    """Where the training puzzles are."""
+    return out / "train.csv"

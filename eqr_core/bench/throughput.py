@@ -77,9 +77,9 @@ def measure_throughput(
     grids = [puzzle.grid for puzzle in islice(cycle(workload.puzzles), batch)]
     runs = {}
     for kind in contenders(workload):
-        note(f"static batches, {kind}: first step")
+        note(f"static batches ({kind}), first step")
         runs[kind] = StaticBatches(workload.operator, kind).begin(grids)
-    note("static batches, in turns")
+    note("static batches in turns")
     while any(run.clock.cpu < seconds for run in runs.values()):
         for run in runs.values():
             if run.clock.cpu < seconds:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from eqr_core.data.puzzles import PuzzleRow
 from eqr_core.errors import DataError, ModelError
-from eqr_core.evaluation.report import RATING_CLASSES, rating_class
+from eqr_core.evaluation.ratings import RatingClasses
 from eqr_core.evaluation.rows import Puzzle, parse_rows
 from eqr_core.model.card import Card
 from eqr_core.model.checkpoint import build_operator, find_checkpoint, load_checkpoint
@@ -54,8 +54,9 @@ class Workload:
 
     def ratings(self) -> dict[str, int]:
         """Puzzles of each difficulty class."""
-        counts = Counter(rating_class(puzzle.rating) for puzzle in self.puzzles)
-        return {name: counts[name] for name, _ in RATING_CLASSES if counts[name]}
+        classes = RatingClasses(self.task.rating_edges)
+        counts = Counter(classes.name(puzzle.rating) for puzzle in self.puzzles)
+        return {name: counts[name] for name in classes.names if counts[name]}
 
     def accuracy(self, grids: Sequence[Grid]) -> float:
         """Share of `grids`, one for each puzzle, with every cell right."""

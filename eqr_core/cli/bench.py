@@ -108,10 +108,22 @@ def measure(
 
 @contextlib.contextmanager
 def activity() -> Iterator[Callable[[str], None]]:
-    """What goes on at the moment, on standard error, where that is a terminal."""
+    """What goes on at the moment, on standard error.
+
+    Where that is no terminal it is a line for each phase, told apart by what stands before a comma.
+    """
     console = Console(stderr=True)
     if not sys.stderr.isatty():
-        yield lambda text: None
+        last = ""
+
+        def line(text: str) -> None:
+            nonlocal last
+            phase = text.partition(",")[0]
+            if phase != last:
+                typer.echo(phase, err=True)
+            last = phase
+
+        yield line
         return
     with console.status("") as status:
         yield status.update

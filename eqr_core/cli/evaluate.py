@@ -17,7 +17,12 @@ from eqr_core.errors import DataError
 
 def evaluate(
     model: Annotated[str, typer.Option(help="Name or folder of a checkpoint.")],
-    data: Annotated[Path, typer.Option(help="Puzzle file, CSV or CSV.gz; benchmark is ours.")],
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            help="Puzzle file, CSV or CSV.gz; benchmark is ours. Given several times, all together."
+        ),
+    ],
     depth: Annotated[
         str, typer.Option(help="Outer steps of one trajectory at most; 1,4,16 sweeps.")
     ] = "16",
@@ -36,7 +41,7 @@ def evaluate(
     seed: options.Seed = 0,
     noise: options.Noise = 0.0,
     selection: options.Selection = "residual",
-    limit: Annotated[int | None, typer.Option(help="Only the first rows of the file.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first rows of each file.")] = None,
     slots: options.Slots = 64,
     workers: Annotated[
         int, typer.Option(help="Processes that compute, each with one thread.", min=1, max=256)
@@ -74,24 +79,25 @@ def evaluate(
     from eqr_core.evaluation.rows import read_rows
     from eqr_core.model.checkpoint import find_checkpoint
 
-    rows = read_rows(find_puzzles(data), limit)
+    rows = [row for file in data for row in read_rows(find_puzzles(file), limit)]
+    name = ", ".join(file.name for file in data)
     with progress("puzzles", note=True) as bar:
-        shown = bar.add_task("eval", total=len(rows), note="")
+        line = bar.add_task("eval", total=len(rows), note="")
         seen = exact = 0
 
         def on_rows(count: int, right: int | None) -> None:
             nonlocal seen, exact
             if right is None:
-                bar.reset(shown, completed=count, note="" if not count else f"{count} from before")
+                bar.reset(line, completed=count, note="" if not count else f"{count} from before")
                 return
             seen, exact = seen + count, exact + right
-            bar.update(shown, advance=count, note=f"{exact / seen:.1%} exact")
+            bar.update(line, advance=count, note=f"{exact / seen:.1%} exact")
 
         found = evaluate(
             model,
             rows,
             sweep,
-            data=str(data),
+            data=str(data[0]) if len(data) == 1 else name,
             seed=seed,
             noise=noise,
             selection=cast(Any, selection),
@@ -111,11 +117,22 @@ def evaluate(
         write_json(as_json, found.to_dict())
     if record:
         for report in found.reports:
-            record_report(find_checkpoint(model), report, data.name)
+            record_report(find_checkpoint(model), report, name)
     if out is not None:
+        from eqr_core.evaluation import examples
         from eqr_core.evaluation.plots import draw
 
-        draw(out, found)
+        shown = examples.show(
+            model,
+            rows,
+            sweep,
+            found.examples,
+            seed=seed,
+            noise=noise,
+            selection=cast(Any, selection),
+            compiled=compiled,
+        )
+        draw(out, found, shown)
 
 
 def parity(

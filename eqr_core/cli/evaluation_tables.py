@@ -65,7 +65,11 @@ def _strata(report: Report) -> Table:
     table = Table("", title=title, title_justify="left")
     for name in ("puzzles", "exact", "accuracy", "95% interval"):
         table.add_column(name, justify="right")
-    for prefix, groups in (("rating", report.rating), ("", report.source)):
+    # A source names its size mostly; where there is one size, its line would be the total's.
+    sizes = report.size if len(report.size) > 1 else {}
+    for prefix, groups in (("rating", report.rating), ("", report.source), ("", sizes)):
+        if not groups:
+            continue
         for name, share in groups.items():
             low, high = share["exact_interval"]
             table.add_row(

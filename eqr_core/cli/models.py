@@ -50,7 +50,7 @@ def show(
     name: Annotated[str, typer.Argument(help="Name or folder of a checkpoint.")],
     as_json: options.AsJson = False,
 ) -> None:
-    """Show the card of a checkpoint."""
+    """Show what matters most of a checkpoint's card; --json has all of it."""
     from eqr_core.model.checkpoint import find_checkpoint, read_card
 
     card = asdict(read_card(find_checkpoint(name)))
@@ -58,10 +58,11 @@ def show(
         typer.echo(json.dumps(card))
         return
     results = card.pop("results")
-    rows = _flat(card)
-    width = max(len(field) for field, _ in rows)
-    for field, value in rows:
-        typer.echo(f"{field:<{width}}  {value}".rstrip())
+    values = dict(_flat(card))
+    width = max(map(len, SUMMARY))
+    for field in SUMMARY:
+        if values.get(field, "null") not in ("", "null"):
+            typer.echo(f"{field:<{width}}  {values[field]}")
     if results:
         Console().print(_results(results))
 
@@ -126,6 +127,16 @@ def calibrate_model(
             share = card.calibration[field]
             typer.echo(f"{field} {share['share']:.2%} ({share['count']} of {share['total']})")
 
+
+SUMMARY = (
+    *("name", "task", "sizes", "parameters", "tolerance", "digest", "license"),
+    *(f"operator.{name}" for name in ("mixer", "hidden", "blocks", "cycles", "updates", "states")),
+    *("operator.frame", "calibration.data", "calibration.puzzles"),
+    *("calibration.precision.share", "calibration.recall.share"),
+    *("training.recipe.name", "training.done", "training.samples", "training.seconds"),
+    *("training.code", "description"),
+)
+"""Fields of a card that `show` prints, those that it has."""
 
 RESULT_COLUMNS = {
     "data": "data",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
+
+from eqr_core.engine import budget, halting, selection
 
 Grid = Annotated[
     str, typer.Argument(help="Digits, . or 0 for blanks; a maze has / between rows; - reads it.")
@@ -22,15 +24,17 @@ Tolerance = Annotated[
 Stop = Annotated[
     str,
     typer.Option(
+        metavar="|".join(get_args(budget.Stop)),
         help="converged: more trajectories only while none has converged. verified: only while "
-        "no answer obeys the rules. exhausted: all of them, each to its full depth."
+        "no answer obeys the rules. exhausted: all of them, each to its full depth.",
     ),
 ]
 Halt = Annotated[
     str,
     typer.Option(
+        metavar="|".join(get_args(halting.Halt)),
         help="What has converged. residual: a score within the tolerance. q: the operator's own "
-        "halting output is positive. unchanged: the same prediction again."
+        "halting output is positive. unchanged: the same prediction again.",
     ),
 ]
 Patience = Annotated[
@@ -42,8 +46,9 @@ Noise = Annotated[float, typer.Option(help="Standard deviation of the path noise
 Selection = Annotated[
     str,
     typer.Option(
+        metavar="|".join(get_args(selection.Selection)),
         help="residual: the lowest score answers. majority: the most frequent grid; it needs "
-        "--stop exhausted to have a choice."
+        "--stop exhausted to have a choice.",
     ),
 ]
 Slots = Annotated[int, typer.Option(help="Trajectories that run together.", min=1, max=4096)]

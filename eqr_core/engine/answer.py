@@ -98,8 +98,9 @@ class Answer:
     agreement: float
     """Share of the finished trajectories with this grid, the chosen one included; 0 of none."""
     confidence: float | None
-    """Probability of being right, as calibrated; None where the checkpoint was not calibrated for
-    it, with path noise, and without an answer (`engine.confidence`)."""
+    """Probability of being right, as calibrated, and 0 for what is not verified; None where the
+    checkpoint was not calibrated for it, with path noise, and without an answer
+    (`engine.confidence`)."""
     seed: int
     trajectories: tuple[TrajectoryResult, ...]
     queue_seconds: float

@@ -82,7 +82,7 @@ class Conclusion:
             finished_converged=sum(t.outcome == "converged" for t in started),
             lost=sum(t.outcome == "lost" for t in request.trajectories),
             agreement=votes[0],
-            confidence=self._sure(request, asked.noise, chosen, *votes),
+            confidence=self._sure(request, asked.noise, chosen, verified, *votes),
             seed=asked.seed,
             trajectories=results,
             queue_seconds=first_slot - submitted,
@@ -94,6 +94,7 @@ class Conclusion:
         request: Request,
         noise: float,
         chosen: Trajectory | None,
+        verified: bool,
         agreement: float,
         finished: int,
     ) -> float | None:
@@ -101,6 +102,8 @@ class Conclusion:
         # Path noise keeps every score above about √2·β, and the numbers are fitted without it.
         if fitted is None or noise or chosen is None:
             return None
+        if not verified:
+            return 0.0  # wrong for certain, whatever its trajectories did
         converged = chosen.outcome == "converged"
         return fitted(chosen.score, agreement, finished, request.wave[0].wave, converged)
 

@@ -4,8 +4,9 @@ Logistic regression on what a solver sees without knowing the answer: the chosen
 score and whether it converged, how many other finished trajectories came to the same grid and how
 many to another, and how many waves it took. What the latter two say may depend on the score. Its
 numbers, for each way of halting, are fitted on held-out puzzles by `eqr models calibrate` and stand
-in the card. The task's rules take no part: an answer can be `verified` and still have a low
-confidence, if the model seldom comes to right ones that way.
+in the card. The task's rules take no part in the fit: an answer can be `verified` and still have a
+low confidence, if the model seldom comes to right ones that way. One that is not has none: whoever
+makes an answer sets it to 0 (`engine.conclusion`).
 """
 
 from __future__ import annotations

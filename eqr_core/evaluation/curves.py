@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from eqr_core.engine.halting import WINDOW
 from eqr_core.evaluation.calibrate import Choice, measure
-from eqr_core.evaluation.report import RATING_CLASSES, rating_class
+from eqr_core.evaluation.ratings import RatingClasses
 from eqr_core.evaluation.shares import Share
 from eqr_core.evaluation.trace import Traces, scores
 
@@ -110,13 +110,14 @@ class _Class:
 class Iterations:
     """Outer steps until the first trajectory of each puzzle converges, by rating."""
 
-    def __init__(self, tolerance: float) -> None:
+    def __init__(self, tolerance: float, ratings: RatingClasses) -> None:
         self._tolerance = tolerance
-        self._classes = {name: _Class() for name, _ in RATING_CLASSES}
+        self._ratings = ratings
+        self._classes = {name: _Class() for name in ratings.names}
 
     def add(self, residual: Residuals, rating: int) -> None:
         """Count one puzzle by the residuals [steps] of its first trajectory; none: 0 steps."""
-        group = self._classes[rating_class(rating)]
+        group = self._classes[self._ratings.name(rating)]
         group.puzzles += 1
         reached = scores(residual[None])[0] <= self._tolerance
         if not residual.size:

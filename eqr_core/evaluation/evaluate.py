@@ -13,6 +13,7 @@ from eqr_core.engine.budget import check_whole
 from eqr_core.engine.runner import arithmetic
 from eqr_core.engine.selection import Selection
 from eqr_core.errors import DataError, ModelError
+from eqr_core.evaluation.ratings import RatingClasses
 from eqr_core.evaluation.report import Subject
 from eqr_core.evaluation.rows import digest_rows, parse_rows
 from eqr_core.evaluation.store import Store
@@ -62,7 +63,7 @@ def evaluate(
     checkpoint = find_checkpoint(str(model))
     card = read_card(checkpoint)
     check_sizes(card)
-    subjects = _check(rows, card)
+    subjects, ratings = _check(rows, card)
     _check_request(rows, sweep, seed, noise, selection)
     settings = Settings(
         digest=card.digest,
@@ -83,13 +84,13 @@ def evaluate(
         on_rows(len(rows) - sum(map(len, missing)), None)
         job = Job(checkpoint, settings, folder, slots)
         compute(job, rows, missing, workers, lambda right: on_rows(1, right))
-        summary = Summary(settings, card.name, data)
+        summary = Summary(settings, card.name, data, ratings)
         for chunk, part in store.read():
             summary.add(chunk.start, subjects[chunk.start : chunk.stop], part)
     return summary.result()
 
 
-def _check(rows: Sequence[PuzzleRow], card: Card) -> list[Subject]:
+def _check(rows: Sequence[PuzzleRow], card: Card) -> tuple[list[Subject], RatingClasses]:
     """Parse every row once, before hours of work, and keep what the tables need."""
     if not rows:
         raise DataError("there are no puzzles to evaluate")
@@ -102,8 +103,8 @@ def _check(rows: Sequence[PuzzleRow], card: Card) -> list[Subject]:
                 f"{card.name} solves {card.task} {', '.join(card.sizes)}; puzzle {number + 1} is "
                 f"{task.name} {task.size}"
             )
-        subjects.append(Subject(row.source, row.rating, task.tokens))
-    return subjects
+        subjects.append(Subject(row.source, row.rating, task.rows, task.columns))
+    return subjects, RatingClasses(task.rating_edges)
 
 
 def _check_request(

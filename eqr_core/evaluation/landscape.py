@@ -31,7 +31,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from eqr_core.evaluation.curves import Flags, Residuals, final_scores
-from eqr_core.evaluation.report import RATING_CLASSES, Subject, rating_class
+from eqr_core.evaluation.ratings import RatingClasses
+from eqr_core.evaluation.report import Subject
 
 Regime = Literal["a", "b", "c", "d", "undecided"]
 REGIMES: tuple[Regime, ...] = get_args(Regime)
@@ -83,7 +84,8 @@ def diagnose(residual: Residuals, right: Flags, noise: float = 0.0) -> Input:
 class Landscape:
     """Inputs in each regime, by rating and by source."""
 
-    def __init__(self) -> None:
+    def __init__(self, ratings: RatingClasses) -> None:
+        self._ratings = ratings
         self.inputs: list[tuple[int, Subject, Input]] = []
         """(row, puzzle, what was seen), in the order of the rows; full grids are left out."""
 
@@ -94,13 +96,13 @@ class Landscape:
     def table(self) -> list[dict[str, Any]]:
         """One entry for all inputs, for each rating class and for each source that occurs."""
         groups: dict[tuple[str, str], list[Input]] = {("all", ""): []}
-        for name, _ in RATING_CLASSES:
+        for name in self._ratings.names:
             groups["rating", name] = []
         for source in sorted({subject.source for _, subject, _ in self.inputs}):
             groups["source", source] = []
         for _, subject, seen in self.inputs:
             groups["all", ""].append(seen)
-            groups["rating", rating_class(subject.rating)].append(seen)
+            groups["rating", self._ratings.name(subject.rating)].append(seen)
             groups["source", subject.source].append(seen)
         return [
             {"by": by, "name": name, **_count(inputs)}

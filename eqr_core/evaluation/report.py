@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,10 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from eqr_core.evaluation.part import COUNTS, FINISH_REASONS
+from eqr_core.evaluation.ratings import RatingClasses
 from eqr_core.evaluation.shares import Share
-
-RATING_CLASSES = (("0", 0), ("1-10", 10), ("11-30", 30), (">30", math.inf))
-"""Names of the difficulty classes and the highest rating of each."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +21,18 @@ class Subject:
 
     source: str
     rating: int
-    tokens: int
-    """Cells of its grid."""
+    rows: int
+    columns: int
+
+    @property
+    def size(self) -> str:
+        """As a task's."""
+        return f"{self.rows}x{self.columns}"
+
+    @property
+    def tokens(self) -> int:
+        """Cells of its grid."""
+        return self.rows * self.columns
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,8 @@ class Report:
     """Exact accuracy with counts and interval, for each source of the file."""
     rating: dict[str, dict[str, Any]]
     """The same for each difficulty class that occurs."""
+    size: dict[str, dict[str, Any]]
+    """The same for each size, from the smallest."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -78,14 +87,16 @@ class Report:
 class Tally:
     """Counts over the answers of one evaluation."""
 
-    def __init__(self) -> None:
+    def __init__(self, ratings: RatingClasses) -> None:
+        self.ratings = ratings
         self.exact: list[bool] = []
         self.cells = self.right_cells = 0
         self.converged = self.verified = self.right_converged = 0
         self.iterations = self.nfe = 0
         self.finish_reasons: Counter[str] = Counter()
         self.by_source: dict[str, list[bool]] = {}
-        self.by_rating: dict[str, list[bool]] = {name: [] for name, _ in RATING_CLASSES}
+        self.by_rating: dict[str, list[bool]] = {name: [] for name in ratings.names}
+        self.by_size: dict[tuple[int, int], list[bool]] = {}
 
     def add(self, puzzle: Subject, counts: npt.NDArray[np.int64]) -> None:
         """Count what one cell of a sweep came to on one puzzle, [COUNTS]."""
@@ -101,7 +112,8 @@ class Tally:
         self.nfe += got["nfe"]
         self.finish_reasons[FINISH_REASONS[got["finish_reason"]]] += 1
         self.by_source.setdefault(puzzle.source, []).append(right)
-        self.by_rating[rating_class(puzzle.rating)].append(right)
+        self.by_rating[self.ratings.name(puzzle.rating)].append(right)
+        self.by_size.setdefault((puzzle.rows, puzzle.columns), []).append(right)
 
     def report(self, **settings: Any) -> Report:
         """The report on what was counted; `settings` are its fields that are not counted."""
@@ -121,13 +133,12 @@ class Tally:
             finish_reasons=dict(self.finish_reasons),
             source={name: _share(v).to_dict() for name, v in sorted(self.by_source.items())},
             rating={name: _share(v).to_dict() for name, v in self.by_rating.items() if v},
+            size={
+                f"{rows}x{columns}": _share(v).to_dict()
+                for (rows, columns), v in sorted(self.by_size.items())
+            },
             **settings,
         )
-
-
-def rating_class(rating: int) -> str:
-    """Name of the difficulty class of a rating."""
-    return next(name for name, highest in RATING_CLASSES if rating <= highest)
 
 
 def _share(outcomes: Sequence[bool]) -> Share:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from eqr_core.evaluation.sweep import Settings
 from eqr_core.model.card import Card
 from eqr_core.model.checkpoint import build_operator
 from eqr_core.model.operator import Operator
-from eqr_core.tasks.base import Task
+from eqr_core.tasks.base import Grid, Task
 
 RIGHT_CELLS = COUNTS.index("right_cells")
 
@@ -63,18 +64,36 @@ class Stepper:
         try:
             for size in dict.fromkeys(puzzle.task.size for puzzle in puzzles):
                 same = [(i, p) for i, p in enumerate(puzzles) if p.task.size == size]
-                for number, record in self._run_size(same[0][1].task, first, same):
-                    records[number] = record
+                for number, live in self._run_size(same[0][1].task, first, same):
+                    records[number] = record = self._record(puzzles[number], live)
                     on_row(bool(record.cells[main, RIGHT_CELLS] == puzzles[number].task.tokens))
         finally:
             torch.set_num_threads(threads)
         seconds = time.perf_counter() - begin
         return Part.join([records[number] for number in range(len(puzzles))], seconds)
 
+    def answers(self, row: int, puzzle: Puzzle) -> list[Grid]:
+        """What each cell of the sweep answers to `puzzle`, which is the row `row`.
+
+        The puzzle itself where no trajectory made a finite step.
+        """
+        ((_, live),) = self._run_size(puzzle.task, row, [(0, puzzle)])
+        outcomes = [] if live is None else live.replay.outcomes()
+        tokens = [outcome.prediction for outcome in outcomes] or [None]
+        decode = puzzle.task.decode
+        return [puzzle.grid if t is None else decode(np.frombuffer(t, np.uint8)) for t in tokens]
+
+    def _record(self, puzzle: Puzzle, live: _Live | None) -> RowRecord:
+        sweep = self._settings.sweep
+        if live is None:
+            return record_solved(len(sweep.budgets), sweep.breadth, puzzle.task.tokens)
+        return record_replay(live.replay, live.judge, puzzle.clues)
+
     @torch.inference_mode()
     def _run_size(
         self, task: Task, first: int, puzzles: Sequence[tuple[int, Puzzle]]
-    ) -> Iterator[tuple[int, RowRecord]]:
+    ) -> Iterator[tuple[int, _Live | None]]:
+        """Each puzzle as it is done, with its number; None for a full grid, on which none runs."""
         sweep, noise = self._settings.sweep, self._settings.noise
         operator, pool, runner = self._pool(task)
         free = [block * sweep.breadth for block in reversed(range(self._at_once))]
@@ -86,7 +105,7 @@ class Stepper:
                 if puzzle is None:
                     break
                 if task.verify(puzzle.grid, puzzle.grid):
-                    yield number, record_solved(len(sweep.budgets), sweep.breadth, task.tokens)
+                    yield number, None
                     continue
                 live.append(self._begin(number, first + number, puzzle, free.pop(), operator))
             if not live:
@@ -121,7 +140,7 @@ class Stepper:
                 one.replay.feed(steps[one.first], its)
                 if one.replay.done:
                     free.append(one.first)
-                    yield one.number, record_replay(one.replay, one.judge, one.puzzle.clues)
+                    yield one.number, one
             live = [one for one in live if not one.replay.done]
 
     def _begin(

@@ -87,7 +87,7 @@ def _strata(evaluation: Evaluation) -> Table:
         (r.stop, r.depth, r.breadth, by, name, share["rows"], share["exact"],
          share["exact_accuracy"], *share["exact_interval"])
         for r in evaluation.reports
-        for by, groups in (("rating", r.rating), ("source", r.source))
+        for by, groups in (("rating", r.rating), ("source", r.source), ("size", r.size))
         for name, share in groups.items()
     )  # fmt: skip
 

@@ -65,7 +65,8 @@ class Card:
 
     def to_json(self) -> str:
         """The card as it stands in card.json; CheckpointError where a value is not plain."""
-        values = {"format_version": FORMAT_VERSION, **asdict(self)}
+        operator = self.operator.to_dict()
+        values = {"format_version": FORMAT_VERSION, **asdict(self), "operator": operator}
         try:
             return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         except (TypeError, ValueError) as error:

@@ -6,6 +6,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from eqr_core.errors import ModelError, shown
+from eqr_core.model.sizes import SIZE, fits
 
 Mixer = Literal["token", "attention", "units", "grid"]
 States = Literal["hierarchical", "single", "none"]
@@ -79,6 +80,10 @@ class OperatorConfig:
     """Attention heads; `attention` only."""
     rotary: bool = True
     """Rotary position embedding; `attention` only."""
+    frame: str | None = None
+    """Largest grid, such as ``30x30``: a smaller one stands in its top left corner, with its
+    cells at the positions that they have there. Without a frame a grid of any size counts its own
+    cells. `attention` with `rotary` only."""
     tokens: int | None = None
     """Tokens of a grid; the `token` mixer's weights depend on it, the others take any number."""
     vocabulary: int = 0
@@ -116,6 +121,7 @@ class OperatorConfig:
             raise ModelError("the token mixer needs the number of tokens")
         if self.mixer == "attention" and self.hidden % (2 * self.heads):
             raise ModelError(f"hidden {self.hidden} must be a multiple of twice heads {self.heads}")
+        self._check_frame()
         if self.stacks == "separate" and self.states != "hierarchical":
             raise ModelError(f"stacks is 'separate'; with states {self.states!r} there is only one")
         if self.states == "none":
@@ -125,6 +131,16 @@ class OperatorConfig:
                         f"{name} is {shown(getattr(self, name))}; "
                         f"a net without states has {name} {needed}"
                     )
+
+    def _check_frame(self) -> None:
+        if self.frame is None:
+            return
+        if type(self.frame) is not str or not SIZE.fullmatch(self.frame):
+            raise ModelError(f"frame is {shown(self.frame)}; it must read like 30x30")
+        if self.mixer != "attention" or not self.rotary:
+            raise ModelError(
+                f"frame is {shown(self.frame)}; only the attention mixer with rotary has one"
+            )
 
     def _check_number(self, name: str) -> None:
         value, (least, most) = getattr(self, name), LIMITS[name]
@@ -137,6 +153,10 @@ class OperatorConfig:
                 f"{name} is {shown(value)}; it must be a {kind} from {least} to {most}"
             )
 
+    def takes(self, size: str) -> bool:
+        """Whether a grid of `size` is within the frame, where there is one."""
+        return self.frame is None or fits([f"1x1-{self.frame}"], size)
+
     @property
     def layers_per_step(self) -> int:
         """Block passes of one outer step (DESIGN: reported as `layers` per iteration)."""
@@ -144,8 +164,11 @@ class OperatorConfig:
         return self.cycles * (self.updates + upper) * self.blocks
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for the card."""
-        return asdict(self)
+        """Plain values, for cards and recipes; a field newer than some of them only where set."""
+        values = asdict(self)
+        if self.frame is None:
+            del values["frame"]
+        return values
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> OperatorConfig:

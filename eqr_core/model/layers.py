@@ -65,12 +65,15 @@ def inner_width(width: int, expansion: float) -> int:
     return -(-round(expansion * width * 2 / 3) // 256) * 256
 
 
-def rotary_tables(tokens: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and sine tables, float32 [tokens, head_width], half-split layout, base 10000."""
+def rotary_tables(positions: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
+    """Cosine and sine tables, float32 [tokens, head_width], half-split layout, base 10000.
+
+    `positions` [tokens] are whole numbers from 0, of any dtype.
+    """
     frequency = ROTARY_BASE ** (
-        -torch.arange(0, head_width, 2, dtype=torch.float32, device=device) / head_width
+        -torch.arange(0, head_width, 2, dtype=torch.float32, device=positions.device) / head_width
     )
-    angle = torch.outer(torch.arange(tokens, dtype=torch.float32, device=device), frequency)
+    angle = torch.outer(positions.float(), frequency)
     angle = torch.cat([angle, angle], dim=-1)
     return angle.cos(), angle.sin()
 

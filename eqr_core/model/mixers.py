@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from eqr_core.model.config import OperatorConfig
 from eqr_core.model.layers import Linear, SwiGLU, rms_norm, rotary_tables, rotate
+from eqr_core.model.sizes import sides
 from eqr_core.tasks.base import ConstraintLayout
 
 
@@ -32,21 +33,30 @@ class TokenBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Bidirectional attention, optionally with rotary embedding. x [batch, tokens, hidden]."""
+    """Bidirectional attention, optionally with rotary embedding. x [batch, tokens, hidden].
 
-    def __init__(self, hidden: int, heads: int, rotary: bool) -> None:
+    With a frame, a grid of fewer `columns` stands in the frame's top left corner, and each of its
+    cells has the position that it has there. Frame cells outside the grid are left out, not
+    masked: no other part of the operator looks beyond one cell, so the result is the same.
+    """
+
+    def __init__(self, hidden: int, heads: int, rotary: bool, frame: str | None = None) -> None:
         super().__init__()
         self.heads = heads
         self.rotary = rotary
+        self.frame_columns = sides(frame)[1] if frame else None
         self.qkv = Linear(hidden, 3 * hidden)
         self.out = Linear(hidden, hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, columns: int | None = None) -> Tensor:
         batch, tokens, hidden = x.shape
         qkv = self.qkv(x).view(batch, tokens, 3, self.heads, hidden // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         if self.rotary:
-            cos, sin = rotary_tables(tokens, hidden // self.heads, x.device)
+            positions = torch.arange(tokens, device=x.device)
+            if columns and self.frame_columns:
+                positions = positions + positions // columns * (self.frame_columns - columns)
+            cos, sin = rotary_tables(positions, hidden // self.heads)
             query, key = rotate(query, cos, sin), rotate(key, cos, sin)
         mixed = F.scaled_dot_product_attention(query, key, value)
         joined: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, tokens, hidden))
@@ -58,11 +68,11 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, config: OperatorConfig) -> None:
         super().__init__()
-        self.mix = SelfAttention(config.hidden, config.heads, config.rotary)
+        self.mix = SelfAttention(config.hidden, config.heads, config.rotary, config.frame)
         self.mlp = SwiGLU(config.hidden, config.expansion)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = rms_norm(x + self.mix(x))
+    def forward(self, x: Tensor, columns: int | None = None) -> Tensor:
+        x = rms_norm(x + self.mix(x, columns))
         return rms_norm(x + self.mlp(x))
 
 

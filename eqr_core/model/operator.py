@@ -13,7 +13,7 @@ from eqr_core.errors import ModelError
 from eqr_core.model.config import OperatorConfig
 from eqr_core.model.layers import Linear, truncated_normal
 from eqr_core.model.mixers import AttentionBlock, GridBlock, TokenBlock, UnitsBlock
-from eqr_core.tasks.base import Task
+from eqr_core.tasks.base import ConstraintLayout, Task
 
 State = tuple[Tensor, ...]
 """(z_H, z_L), or (z,) with a single state or none; each [batch, *state_shape]."""
@@ -31,8 +31,8 @@ token that stands apart."""
 class Operator(nn.Module):
     """f_θ for one task size. It computes in the dtype of the state it is given.
 
-    The weights of `units`, `grid` and `attention` fit every size of the task; build one operator
-    a size with `for_task` and they share their parameters.
+    The weights of `units`, `grid` and `attention` fit every size of the task (up to the `frame`,
+    where there is one); build one operator a size with `for_task` and they share their parameters.
     """
 
     start: Tensor
@@ -98,6 +98,8 @@ class Operator(nn.Module):
             raise ModelError(
                 f"the model takes grids of {config.tokens} cells, not {task.tokens} ({task.size})"
             )
+        if not config.takes(task.size):
+            raise ModelError(f"the model takes grids up to {config.frame}, not {task.size}")
         if config.mixer == "units" and task.layout is None:
             raise ModelError(f"the task {task.name} states no constraints for the units mixer")
         if config.mixer == "units" and task.layout is not None:
@@ -263,9 +265,18 @@ class Operator(nn.Module):
         count = self.config.blocks
         first = count if upper and self.config.stacks == "separate" else 0
         for index in range(first, first + count):
-            block = self.blocks[index]
-            u = block(u, self.task.layout) if self.config.mixer == "units" else block(u)
+            u = self.blocks[index](u, *self._known)
         return u
+
+    @property
+    def _known(self) -> tuple[ConstraintLayout | int | None, ...]:
+        """What a block must be told of the task."""
+        match self.config.mixer:
+            case "units":
+                return (self.task.layout,)
+            case "attention":
+                return (self.task.columns,)
+        return ()
 
 
 def residual(new: State, old: State) -> Tensor:

@@ -17,6 +17,11 @@ def is_size(text: str) -> bool:
     return all(least <= most for least, most in zip(low, high, strict=True))
 
 
+def sides(size: str) -> tuple[int, int]:
+    """Rows and columns of a size that is no range."""
+    return _ends(size)[0]
+
+
 def fits(sizes: Sequence[str], size: str) -> bool:
     """Whether `size` is one of `sizes`, or in a range of theirs."""
     wanted = _ends(size)[0]

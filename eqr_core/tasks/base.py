@@ -47,6 +47,8 @@ class Task(ABC):
     blank_token: int
     first_value_token: int
     """Token of the first value a blank may take; values have consecutive tokens."""
+    rating_edges: tuple[int, ...] = (0, 10, 30)
+    """Highest ratings of the classes that evaluations tell apart; above them is one more."""
 
     @property
     def tokens(self) -> int:

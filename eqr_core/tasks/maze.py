@@ -40,6 +40,7 @@ class Maze(Task):
     vocabulary = len(CHARACTERS) + 1
     blank_token = CHARACTERS.index(OPEN) + 1
     first_value_token = 1
+    rating_edges = (9, 19, 39, 99, 199)
 
     @property
     def layout(self) -> ConstraintLayout | None:

@@ -170,17 +170,21 @@ class Recipe:
         for size in self.untrained_sizes:
             if not is_size(str(size)):
                 raise RecipeError(f"untrained_sizes: {size!r} must read like 9x9 or 5x5-60x60")
-        sizes = [*(mix.size for mix in self.puzzles), *named(self.untrained_sizes)]
+        trained = [mix.size for mix in self.puzzles]
+        sizes = [*trained, *self.untrained_sizes]
         if not self.puzzles:
             raise RecipeError("puzzles is empty; the recipe needs at least one size")
         if len(set(sizes)) < len(sizes):
             raise RecipeError(f"a size stands twice among {', '.join(sizes)}")
-        for size in [*sizes, *(one.size for one in self.held_out)]:
+        others = [*named(self.untrained_sizes), *(one.size for one in self.held_out)]
+        for size in [*trained, *others]:
             task_of_size(self.operator.task, size)
+            if not self.operator.takes(size):
+                raise RecipeError(f"size is {size}; the operator's frame is {self.operator.frame}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the card and for resuming; fields newer than runs only where set."""
-        values = asdict(self)
+        values = {**asdict(self), "operator": self.operator.to_dict()}
         for mix in values["puzzles"]:
             if not mix["generator"]:
                 del mix["generator"]

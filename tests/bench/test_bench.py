@@ -84,6 +84,7 @@ def test_the_command_prints_what_it_measured(files: list[str], workload: Workloa
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert (document["puzzles"], document["size"]) == (6, "4x4")
+    assert result.stderr.splitlines() == ["company"]
     assert set(document["company"].values()) == {0}
     assert len(document["company"]) == 4
     assert "answers that differ" in CliRunner().invoke(app, args).stdout

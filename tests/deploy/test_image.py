@@ -88,11 +88,12 @@ def test_the_package_can_be_built_from_the_context(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         files = set(archive.namelist())
+    kinds = (".py", ".cpp", ".h", ".safetensors", ".json", ".toml", ".html", ".css", ".js", ".svg")
     sources = {
         path.relative_to(ROOT).as_posix()
         for package in ("eqr_core", "service")
         for path in (ROOT / package).rglob("*")
-        if path.suffix in (".py", ".cpp", ".h", ".safetensors", ".json", ".toml", ".html")
+        if path.suffix in kinds
     }
     assert sources <= files, sources - files
     assert any(name.endswith("/licenses/LICENSE") for name in files)

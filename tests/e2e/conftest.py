@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.local import free_ports
@@ -158,3 +160,24 @@ def server_url(server: Server) -> str:
 def channel(server: Server) -> Iterator[grpc.Channel]:
     with grpc.insecure_channel(server.grpc) as one:
         yield one
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The Chromium of this machine; for one module, as it has an event loop of its own."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("there is no chromium on this machine (Debian: apt-get install chromium)")
+    flags = ["--no-sandbox", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        one = playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield one
+        one.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """An empty page; what it waits for may take longer than any solve here."""
+    with browser.new_context() as context:
+        context.set_default_timeout(120_000)
+        yield context.new_page()

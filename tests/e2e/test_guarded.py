@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Page, expect
 
 from service.security import new_key
-from tests.checkpoints import save_random
+from tests.checkpoints import save_random, save_random_maze
 from tests.e2e.conftest import HTTP, Server, serving
 from tests.e2e.test_lifecycle import processes
 
@@ -26,6 +27,7 @@ POOR, POOR_LINE = new_key("poor")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("guarded")
     save_random(place / "random")
+    save_random_maze(place / "maze")
     limited = [
         {**json.loads(SLOW_LINE), "rate_per_minute": 2},
         {**json.loads(POOR_LINE), "nfe_per_day": 3},
@@ -37,7 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[Server]:
     flags = [
-        *("--models", str(folder / "random"), "--api-keys-file", str(folder / "keys")),
+        *("--models", f"{folder / 'random'},{folder / 'maze'}"),
+        *("--api-keys-file", str(folder / "keys")),
         *("--max-depth", "512", "--cors-origins", "https://here.example"),
     ]
     with serving(folder, *flags) as one:
@@ -68,11 +71,54 @@ def test_only_who_has_a_key_may_in(server: Server) -> None:
     for path in ("/solve", "/solve/batch", "/solve/stream", "/jobs"):
         assert code(HTTP.post(f"{server.url}{path}", json=body())) == (401, "unauthenticated")
         assert code(ask(server, path, body(), key="wrong")) == (401, "unauthenticated")
-    for path in ("/health/live", "/health/ready", "/metrics", "/docs", "/openapi.json"):
+    open_to_all = ("/health/live", "/health/ready", "/metrics", "/docs", "/openapi.json")
+    for path in (*open_to_all, "/", "/playground/app.js"):
         assert HTTP.get(f"{server.url}{path}").status_code == 200
     assert ask(server, "/solve", body()).status_code == 200
     header = {"X-API-Key": BOB}
     assert HTTP.post(f"{server.url}/solve", json=body(), headers=header).status_code == 200
+
+
+def test_the_playground_asks_for_the_key(server: Server, page: Page) -> None:
+    page.goto(server.url)
+    expect(page.locator("#status")).to_contain_text("There is no API key, or it is not known")
+    expect(page.locator("#key")).to_be_focused()
+    page.keyboard.type(ALICE)
+    page.keyboard.press("Enter")
+    expect(page.locator("#sudoku-board")).to_be_visible()
+    expect(page.locator("#key-form")).to_be_hidden()
+
+    page.get_by_role("radio", name="Maze").check(force=True)
+    page.locator("#rows").fill("9")
+    page.locator("#columns").fill("12")
+    page.locator("#new-maze").click()
+    before = page.locator("#text").input_value().split("\n")
+    assert [len(row) for row in before] == [12] * 9
+    board = page.locator("#maze-board")
+    box = board.bounding_box()
+    assert box is not None
+    cell = box["width"] / 12
+    page.mouse.move(box["x"] + cell / 2, box["y"] + cell / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 4.5 * cell, box["y"] + cell / 2)
+    page.mouse.up()
+    board.focus()
+    for key in ("ArrowRight", " ", "ArrowRight", "s"):
+        page.keyboard.press(key)
+    after = page.locator("#text").input_value().split("\n")
+    assert after[0] == " " * 6 + "S" + "#" * 5
+    assert after[1:] == [row.replace("S", " ") for row in before[1:]]
+    expect(page.locator("#maze-place")).to_have_text("Row 1, column 7: start")
+
+    page.locator("#depth").fill("513")
+    page.keyboard.press("Enter")
+    expect(page.locator("#status h2")).to_have_text("The budget is outside its limits")
+    expect(page.locator("#depth")).to_have_attribute("aria-invalid", "true")
+    page.locator("#depth").fill("3")
+    page.locator("#solve").click()
+    expect(page.locator("#status h2")).to_have_text("Not solved")
+    expect(page.locator("#numbers")).to_contain_text("16 started, 0 converged")
+    expect(page.locator("#depth")).to_have_attribute("aria-invalid", "false")
 
 
 def test_ceilings_rates_and_quotas(server: Server) -> None:

@@ -13,6 +13,7 @@ from eqr_core.engine.document import answer_document
 from eqr_core.engine.engine import Engine
 from eqr_core.errors import CheckpointError
 from eqr_core.model.card import Card
+from eqr_core.model.checkpoint import find_checkpoint, read_card
 from tests.engine.tiny import FULL, GRID, TASK, config, weights
 
 LOW, HIGH = (-5.0, -2.0, 0.0, 0.0), (0.0, 2.0, 4.0, 1.0)
@@ -86,13 +87,24 @@ def solve(card: Card, **request: Any) -> Any:
 
 
 def test_an_answer_has_the_confidence_of_its_trajectories() -> None:
-    answer = solve(calibrated())
+    engine = Engine(["sudoku"])
+    fitted = Confidence.of(read_card(find_checkpoint("sudoku")))["residual"]
+    budgets = Budget(depth=6, breadth=4, stop="exhausted"), Budget(depth=2, breadth=4)
+    answer, waves = engine.solve([SolveRequest(TASK, GRID, "sudoku", one) for one in budgets])
+    assert answer.verified
+    assert waves.verified
     converged = answer.converged
-    assert answer.confidence == FITTED(answer.residual, answer.agreement, 4, 0, converged)
+    assert answer.confidence == fitted(answer.residual, answer.agreement, 4, 0, converged)
     assert answer_document(answer)["confidence"] == answer.confidence
-    waves = solve(calibrated(), budget=Budget(depth=2, breadth=4))
     assert max(t.wave for t in waves.trajectories) == 2
-    assert waves.confidence == FITTED(waves.residual, waves.agreement, 4, 2, False)
+    assert waves.confidence == fitted(waves.residual, waves.agreement, 4, 2, False)
+
+
+def test_an_answer_that_breaks_the_rules_has_none() -> None:
+    answer = solve(calibrated())
+    assert not answer.verified
+    assert FITTED(answer.residual, answer.agreement, 4, 0, answer.converged) > 0.01
+    assert answer.confidence == 0.0
 
 
 def test_there_is_none_without_numbers_and_with_noise() -> None:

@@ -14,6 +14,7 @@ from eqr_core.evaluation.curves import (
     ResidualCurve,
     final_scores,
 )
+from eqr_core.evaluation.ratings import RatingClasses
 from eqr_core.evaluation.trace import Traces, scores
 
 
@@ -61,7 +62,7 @@ def test_halting_added_up_in_pieces_is_halting_on_all() -> None:
 
 
 def test_iterations_to_converge_by_rating() -> None:
-    counted = Iterations(0.1)
+    counted = Iterations(0.1, RatingClasses((0, 10, 30)))
     counted.add(np.array([1, 0.05, 0.05, 0.05, 0.05], np.float32), 0)  # score falls at step 4
     counted.add(np.array([0.05, 0.05, 0.05], np.float32), 0)
     counted.add(np.array([1, 1, 1], np.float32), 0)

@@ -23,11 +23,14 @@ from eqr_core.engine.halting import Halt
 from eqr_core.errors import BudgetError, DataError, EqrError, ModelError
 from eqr_core.evaluation.evaluate import evaluate
 from eqr_core.evaluation.part import Part
-from eqr_core.evaluation.report import Report, rating_class
+from eqr_core.evaluation.ratings import RatingClasses
+from eqr_core.evaluation.report import Report
 from eqr_core.evaluation.results import record_report
 from eqr_core.evaluation.rows import parse_rows, read_rows
 from eqr_core.evaluation.sweep import Sweep
 from eqr_core.model.checkpoint import load_checkpoint, save_checkpoint
+from eqr_core.tasks.base import Task
+from eqr_core.tasks.maze import Maze
 from eqr_core.tasks.sudoku import Sudoku
 from tests.checkpoints import save_random
 
@@ -452,11 +455,16 @@ def test_reading_rows(tmp_path: Path, rows: list[PuzzleRow]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rating", "name"),
-    [(0, "0"), (1, "1-10"), (10, "1-10"), (11, "11-30"), (30, "11-30"), (31, ">30")],
+    ("task", "rating", "name"),
+    [
+        *((Sudoku(), *pair) for pair in [(-1, "0"), (0, "0"), (1, "1-10"), (10, "1-10")]),
+        *((Sudoku(), *pair) for pair in [(11, "11-30"), (30, "11-30"), (31, ">30")]),
+        *((Maze(5, 5), *pair) for pair in [(1, "0-9"), (9, "0-9"), (10, "10-19"), (99, "40-99")]),
+        *((Maze(5, 5), *pair) for pair in [(100, "100-199"), (140, "100-199"), (200, ">199")]),
+    ],
 )
-def test_rating_classes(rating: int, name: str) -> None:
-    assert rating_class(rating) == name
+def test_rating_classes(task: Task, rating: int, name: str) -> None:
+    assert RatingClasses(task.rating_edges).name(rating) == name
 
 
 def test_a_recorded_report_replaces_the_one_on_the_same_terms(

@@ -5,7 +5,9 @@ import pytest
 
 from eqr_core.evaluation.curves import Flags, Residuals
 from eqr_core.evaluation.landscape import REGIMES, Input, Landscape, diagnose
+from eqr_core.evaluation.ratings import RatingClasses
 from eqr_core.evaluation.report import Subject
+from eqr_core.tasks.sudoku import Sudoku
 
 STILL, MOVING = 1e-5, 0.2
 
@@ -62,11 +64,11 @@ def test_path_noise_keeps_a_settled_state_moving() -> None:
 
 
 def test_the_table_counts_by_rating_and_source() -> None:
-    landscape = Landscape()
+    landscape = Landscape(RatingClasses(Sudoku().rating_edges))
     aligned, lost = Input(4, 4, 4, 0), Input(4, 0, 1, 1)
-    landscape.add(0, Subject("easy", 0, 81), aligned)
-    landscape.add(1, Subject("hard", 40, 81), aligned)
-    landscape.add(2, Subject("hard", 5, 81), lost)
+    landscape.add(0, Subject("easy", 0, 9, 9), aligned)
+    landscape.add(1, Subject("hard", 40, 9, 9), aligned)
+    landscape.add(2, Subject("hard", 5, 9, 9), lost)
     table = {(e["by"], e["name"]): e for e in landscape.table()}
     assert list(table) == [
         ("all", ""),

@@ -24,7 +24,7 @@ from tests.checkpoints import save_random
 ROOT = Path(__file__).parents[2]
 PNG = b"\x89PNG\r\n\x1a\n"
 TABLES = {"cells", "strata", "regimes", "inputs", "residual", "reliability", "iterations"}
-PLOTS = {"accuracy", "nfe", "residual", "reliability", "iterations", "landscape"}
+PLOTS = {"accuracy", "nfe", "residual", "reliability", "iterations", "landscape", "examples"}
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_plots_show_every_cell_and_class(data: Path) -> None:
 def test_one_adaptive_budget_draws_what_it_has(data: Path, tmp_path: Path) -> None:
     result = run(data, "--depth", 32, "--breadth", 2, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert {p.stem for p in (tmp_path / "out").glob("*.png")} == {"iterations"}
+    assert {p.stem for p in (tmp_path / "out").glob("*.png")} == {"iterations", "examples"}
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["landscape"] is None
     assert report["stop"] == "converged"
@@ -133,7 +133,7 @@ def test_nothing_converges_and_nothing_is_right(data: Path, tmp_path: Path) -> N
     result = run(data, "--depth", "1,2", "--out", tmp_path / "out", model=tmp_path / "m")
     assert result.exit_code == 0, result.output
     plots = {p.stem for p in (tmp_path / "out").glob("*.png")}
-    assert plots == {"accuracy", "nfe", "residual", "landscape"}
+    assert plots == {"accuracy", "nfe", "residual", "landscape", "examples"}
 
 
 def test_the_same_command_goes_on_and_another_is_refused(data: Path, out: Path) -> None:

@@ -6,33 +6,25 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from eqr_core.cli import app
 from eqr_core.engine.engine import Engine
 from eqr_core.errors import GridError
-from eqr_core.model.card import Card
-from eqr_core.model.checkpoint import save_checkpoint
-from eqr_core.model.config import OperatorConfig
-from eqr_core.model.operator import Operator
 from eqr_core.tasks.maze import Maze
 from service.messages import answer_message, fields_of
 from service.orders import answer_of, order_of
 from service.replica import warm_engine
 from service.schemas import SolveBody
 from service.stubs import solver_pb2 as pb
+from tests.checkpoints import save_random_maze
 
 ROWS = ["#######", "#S    #", "# ### #", "#   #G#", "#######"]
-CONFIG = OperatorConfig("maze", "grid", 8, 1, 1, 2, "single", expansion=2.0, vocabulary=6)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        weights = Operator(CONFIG, Maze(9, 9)).state_dict()
-    save_checkpoint(tmp_path / "tiny", weights, Card("tiny", "maze", CONFIG, ("4x4-20x20",)))
+    save_random_maze(tmp_path / "tiny", name="tiny")
     return tmp_path / "tiny"
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from eqr_core.errors import DataError, EqrError
+from eqr_core.evaluation.examples import Example
 from eqr_core.evaluation.summary import Evaluation
 
 
-def draw(folder: Path, found: Evaluation) -> list[Path]:
-    """Draw what was measured into `folder` and return the files.
+def draw(folder: Path, found: Evaluation, shown: Sequence[Example] = ()) -> list[Path]:
+    """Draw what was measured, and the puzzles `shown`, into `folder` and return the files.
 
     What was not measured is left out: a single budget has no heat map, an adaptive one no
     landscape. EqrError where matplotlib is missing, DataError where a file cannot be written.
@@ -21,7 +23,7 @@ def draw(folder: Path, found: Evaluation) -> list[Path]:
             f"the plots need matplotlib (pip install 'eqr[train]'); all else is in {folder}, and "
             "the same command draws them without computing again"
         ) from None
-    from eqr_core.evaluation.plots import budgets, regimes, trajectories
+    from eqr_core.evaluation.plots import budgets, examples, regimes, sizes, trajectories
 
     figures = {
         "accuracy": budgets.heat_map(found),
@@ -30,6 +32,8 @@ def draw(folder: Path, found: Evaluation) -> list[Path]:
         "reliability": trajectories.reliability(found),
         "iterations": trajectories.iterations(found),
         "landscape": regimes.bars(found),
+        "sizes": sizes.accuracy_by_size(found),
+        "examples": examples.answers(found, shown),
     }
     files = []
     for name, figure in figures.items():
