@@ -72,11 +72,12 @@ function term(name, value) {
 }
 
 function percent(share) {
-  const digits = share > 0.99 && share < 1 ? 2 : 1;
-  return `${Number((100 * share).toFixed(digits))} %`;
+  if (share > 0.9999 && share < 1) return "over 99.99 %";
+  return `${Number((100 * share).toFixed(share > 0.99 ? 2 : 1))} %`;
 }
 
 function milliseconds(time) {
+  if (time >= 10_000) return `${(time / 1000).toFixed(1)} s`;
   return `${time < 10 ? time.toFixed(1) : Math.round(time)} ms`;
 }
 

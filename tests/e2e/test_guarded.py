@@ -88,7 +88,7 @@ def test_the_playground_asks_for_the_key(server: Server, page: Page) -> None:
     expect(page.locator("#sudoku-board")).to_be_visible()
     expect(page.locator("#key-form")).to_be_hidden()
 
-    page.get_by_role("radio", name="Maze").check(force=True)
+    page.get_by_role("radio", name="Maze").check()
     page.locator("#rows").fill("9")
     page.locator("#columns").fill("12")
     page.locator("#new-maze").click()

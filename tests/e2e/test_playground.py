@@ -105,7 +105,7 @@ def test_cancel_ends_the_solve_in_the_service(server_url: str, page: Page) -> No
 def test_without_a_maze_model_it_says_so(server: Server, page: Page) -> None:
     page.goto(server.url)
     expect(page.locator("#actions")).to_be_visible()
-    page.get_by_role("radio", name="Maze").check(force=True)
+    page.get_by_role("radio", name="Maze").check()
     expect(page.locator("#unserved")).to_contain_text("No maze model is served here")
     expect(page.locator("#actions")).to_be_hidden()
 
