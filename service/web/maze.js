@@ -1,8 +1,8 @@
-// A maze: its cells on a canvas, how they are drawn with pointer and keys, and how an answer is shown.
+// A maze: its cells on a canvas, how pointer and keys change them, and how an answer is shown.
 
+import { FLOOR, GOAL, PATH, START, WALL, paint } from "./drawing.js";
 import { placesOf } from "./places.js";
 
-const WALL = "#", FLOOR = " ", START = "S", GOAL = "G", PATH = "o";
 const NAMES = { [WALL]: "wall", [FLOOR]: "floor", [START]: "start", [GOAL]: "goal", [PATH]: "path" };
 const MOST_SIDE = 256;
 
@@ -204,71 +204,13 @@ export class Maze {
   #draw() {
     this.#frame ??= requestAnimationFrame(() => {
       this.#frame = null;
-      this.#paint();
-    });
-  }
-
-  #paint() {
-    const [rows, columns] = [this.#cells.length, this.#cells[0].length];
-    this.#canvas.style.aspectRatio = `${columns} / ${rows}`;
-    this.#canvas.style.width = `min(100%, ${34 * (columns / rows)}rem)`;
-    const width = this.#canvas.clientWidth;
-    if (!width) return;
-    // A cell is a whole number of the screen's dots, so that no seams show.
-    const side = Math.max(1, Math.ceil((width * devicePixelRatio) / columns));
-    this.#canvas.width = side * columns;
-    this.#canvas.height = side * rows;
-    const style = getComputedStyle(this.#canvas);
-    const colour = (name) => style.getPropertyValue(`--${name}`);
-    const paint = this.#canvas.getContext("2d");
-    paint.fillStyle = colour("floor");
-    paint.fillRect(0, 0, side * columns, side * rows);
-    const fill = (name, chosen) => {
-      paint.fillStyle = colour(name);
-      this.#each((cell, r, c) => {
-        if (chosen(cell, r, c)) paint.fillRect(c * side, r * side, side, side);
+      paint(this.#canvas, {
+        cells: this.#cells,
+        answer: this.#answer,
+        changed: (r, c) => this.#changes.has(this.#index(r, c)),
+        faulty: (r, c) => this.#faulty.has(this.#index(r, c)),
+        at: this.#canvas.matches(":focus-visible") ? this.#at : null,
       });
-    };
-    fill("wall", (cell) => cell === WALL);
-    fill("changed", (_, r, c) => this.#changes.has(this.#index(r, c)));
-    this.#drawPath(paint, side, colour("answer"));
-    paint.font = `700 ${side * 0.72}px system-ui, sans-serif`;
-    paint.textAlign = "center";
-    paint.textBaseline = "middle";
-    this.#each((cell, r, c) => {
-      if (cell === WALL || cell === FLOOR || cell === PATH) return;
-      paint.fillStyle = colour(cell === START ? "start" : cell === GOAL ? "goal" : "fault");
-      paint.fillRect(c * side, r * side, side, side);
-      paint.fillStyle = colour("on-mark");
-      paint.fillText(cell, (c + 0.5) * side, (r + 0.54) * side);
-    });
-    const frame = (r, c, name, share) => {
-      paint.lineWidth = Math.min(6 * devicePixelRatio, Math.max(2, side * share));
-      paint.strokeStyle = colour(name);
-      paint.strokeRect(c * side + paint.lineWidth / 2, r * side + paint.lineWidth / 2,
-        side - paint.lineWidth, side - paint.lineWidth);
-    };
-    this.#each((_, r, c) => this.#faulty.has(this.#index(r, c)) && frame(r, c, "fault", 0.2));
-    if (this.#canvas.matches(":focus-visible")) frame(...this.#at, "focus", 0.16);
-  }
-
-  /** A line from cell to cell, and a dot where a cell has no neighbour on the path. */
-  #drawPath(paint, side, colour) {
-    const rows = this.#answer ?? this.#cells;
-    const on = (r, c) => [PATH, START, GOAL].includes(this.#cells[r]?.[c])
-      || (this.#cells[r]?.[c] === FLOOR && this.#isPath(rows, r, c));
-    const isEnd = (r, c) => this.#cells[r][c] === START || this.#cells[r][c] === GOAL;
-    const width = Math.max(2, Math.round(side * 0.34));
-    const inset = (side - width) / 2;
-    paint.fillStyle = colour;
-    this.#each((_, r, c) => {
-      if (!on(r, c)) return;
-      paint.fillRect(c * side + inset, r * side + inset, width, width);
-      for (const [down, right] of [[1, 0], [0, 1]]) {
-        if (!on(r + down, c + right)) continue;
-        if (!this.#answer && isEnd(r, c) && isEnd(r + down, c + right)) continue;
-        paint.fillRect(c * side + inset, r * side + inset, width + right * side, width + down * side);
-      }
     });
   }
 }
