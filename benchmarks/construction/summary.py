@@ -93,7 +93,7 @@ def show(path: Path, summary: list[dict[str, Any]]) -> None:
         }
         cells = [_percent(lines[c]) if c in lines else "" for c in columns]
         table.add_row(stage, f"{lines[columns[0]]['parameters']:,}", *cells)
-    Console(width=max(100, Console().width)).print(table)
+    Console(width=max(40 + 20 * len(columns), Console().width)).print(table)
 
 
 def _percent(line: dict[str, Any]) -> str:
