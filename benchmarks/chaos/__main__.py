@@ -120,7 +120,7 @@ class Run:
             self.interrupted = True
 
     async def _wait_for_workers(self) -> None:
-        """Until a wide request is shared; NotServing where none ever is."""
+        """Until a wide request is shared. NotServing where none ever is."""
         wide = next(question for question in self._questions if question.wide)
         async with AsyncEqrClient(self._service.rest) as client:
             for _ in range(WORKER_TRIES):

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -99,50 +100,59 @@ class Killer:
         """Kill a process of `kind`, and wait until all kinds of request succeed again."""
         ledger = self._ledger
         failed, answered = len(ledger.failures), ledger.answered.total()
-        ledger.disturbed, ledger.may_cut_off = True, kind == "proxy"
-        begin = monotonic()
-        if kind == "store":
-            self._store.kill()
-            back = asyncio.create_task(self._start_store())
-        elif kind == "worker":
-            begin = await self._kill_worker()
-            back = asyncio.create_task(self._succeed("wide"))
-        else:
-            before = find(self._service, kind)
-            victim = self._source.choice(before)
-            os.kill(victim, signal.SIGKILL)
-            back = asyncio.create_task(self._is_replaced(kind, victim, len(before)))
+        end = begin = None
         try:
             async with asyncio.timeout(LONGEST_SECONDS):
+                victim = await self._victim(kind)
+                before = len(find(self._service, kind))
+                ledger.disturbed, ledger.may_cut_off = True, kind == "proxy"
+                begin = monotonic()
+                self._strike(kind, victim)
+                back = self._back(kind, victim, before)
                 await asyncio.gather(back, *map(self._succeed, WEIGHTS))
                 end = await self._quiet(monotonic())
         except TimeoutError:
-            end = None
-        finally:
-            back.cancel()
+            pass
         ledger.disturbed = ledger.may_cut_off = end is None
         codes: dict[str, int] = {}
         for failure in ledger.failures[failed:]:
             codes[failure.code] = codes.get(failure.code, 0) + 1
-        seconds = None if end is None else end - begin
+        seconds = None if end is None or begin is None else end - begin
         return Kill(number, kind, seconds, codes, ledger.answered.total() - answered)
 
-    async def _kill_worker(self) -> float:
-        """Kill a worker in the middle of a shard; the moment of it."""
-        asking = asyncio.create_task(self._load.attempt("wide"))
-        try:
-            while not (found := await asyncio.to_thread(find, self._node, "worker")):
-                if asking.done():
-                    asking = asyncio.create_task(self._load.attempt("wide"))
-                await asyncio.sleep(POLL_SECONDS / 10)
-            os.kill(self._source.choice(found), signal.SIGKILL)
-            return monotonic()
-        finally:
-            await asking
+    async def _victim(self, kind: str) -> int:
+        if kind == "store":
+            return 0  # `DurableStore` knows its process
+        if kind == "worker":
+            return self._source.choice(await self._until_a_worker_runs())
+        return self._source.choice(find(self._service, kind))
 
-    async def _start_store(self) -> None:
-        await asyncio.sleep(STORE_DOWN_SECONDS)
-        await asyncio.to_thread(self._store.start)
+    def _strike(self, kind: str, victim: int) -> None:
+        if kind == "store":
+            self._store.kill()
+        else:
+            with suppress(ProcessLookupError):  # a worker may have ended its shard meanwhile
+                os.kill(victim, signal.SIGKILL)
+
+    async def _back(self, kind: str, victim: int, count: int) -> None:
+        """Until there are as many processes of `kind` as before."""
+        if kind == "store":
+            await asyncio.sleep(STORE_DOWN_SECONDS)
+            await asyncio.to_thread(self._store.start)
+        elif kind == "worker":
+            while victim in await self._until_a_worker_runs():
+                await asyncio.sleep(POLL_SECONDS)
+        else:
+            await self._is_replaced(kind, victim, count)
+
+    async def _until_a_worker_runs(self) -> list[int]:
+        """The workers that run shards; asks wide requests until there are some."""
+        asking: asyncio.Task[bool] | None = None
+        while not (found := await asyncio.to_thread(find, self._node, "worker")):
+            if asking is None or asking.done():
+                asking = asyncio.create_task(self._load.attempt("wide"))
+            await asyncio.sleep(POLL_SECONDS / 10)
+        return found
 
     async def _is_replaced(self, kind: str, victim: int, count: int) -> None:
         while True:

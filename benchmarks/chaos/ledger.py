@@ -77,6 +77,8 @@ class Ledger:
             self.faults.append(f"{kind}: {answer.text} is called verified and is not the answer")
         if answer.finish_reason == "deadline":
             return  # the best answer so far, marked
+        if answer.breadth.lost:
+            self.faults.append(f"{kind}: {answer.breadth.lost} trajectories were lost")
         if known_of(answer) != known:
             self.faults.append(f"{kind}: answer {known_of(answer)} instead of {known}")
 

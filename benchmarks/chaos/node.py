@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -40,18 +41,20 @@ def node_beside(service: Service) -> Iterator[int]:
 def _cluster(service: Service) -> tuple[str, dict[str, str]]:
     """Address of the service's Ray, as its raylet was told it, and the token to join with."""
     for child in psutil.Process(service.pid).children(recursive=True):
-        for argument in child.cmdline():
-            name, _, address = str(argument).partition("=")
-            if name == "--gcs-address":
-                given = child.environ()
-                return address, {key: given[key] for key in given if key.startswith("RAY_AUTH")}
+        with suppress(psutil.Error):  # it has ended meanwhile
+            for argument in child.cmdline():
+                name, _, address = str(argument).partition("=")
+                if name == "--gcs-address":
+                    given = child.environ()
+                    return address, {key: given[key] for key in given if "RAY_AUTH" in key}
     raise NotServing("the service runs no Ray")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    family = psutil.Process(process.pid).children(recursive=True)
+    """End it and, as it leads a session of its own, all that it has started."""
     process.terminate()
-    _, alive = psutil.wait_procs([psutil.Process(process.pid), *family], STOP_SECONDS)
-    for one in alive:
-        one.kill()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()

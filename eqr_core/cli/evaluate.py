@@ -120,8 +120,9 @@ def evaluate(
             record_report(find_checkpoint(model), report, name)
     if out is not None:
         from eqr_core.evaluation import examples
-        from eqr_core.evaluation.plots import draw
+        from eqr_core.evaluation.plots import check, draw
 
+        check(out)
         shown = examples.show(
             model,
             rows,

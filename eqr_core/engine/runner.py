@@ -38,7 +38,8 @@ GROUP_VALUES = 65_536
 MATRIX_MIXERS, MATRIX_GROUP_VALUES = ("token", "attention"), 400_000
 """The same where products of matrices take most of the time."""
 THREAD_ROWS = 4
-"""Rows that a thread of native code steps in one call, after which a deadline is looked at."""
+"""Rows that a thread of native code steps in one call at most, after which a deadline is looked
+at; fewer where they are large, and one always."""
 
 
 def arithmetic(config: OperatorConfig, compiled: bool = False) -> str:
@@ -73,8 +74,9 @@ class Runner:
         self._native = single_step(operator)
         self.group_sizes: tuple[int, ...] = (1,)
         if self._native:
-            threads = torch.get_num_threads()
-            self.group_sizes = tuple(range(THREAD_ROWS * threads, 0, -1))
+            threads, values = torch.get_num_threads(), torch.Size(operator.state_shape).numel()
+            each = max(1, min(THREAD_ROWS, GROUP_VALUES // values))
+            self.group_sizes = tuple(range(each * threads, 0, -1))
         elif compiled:
             self._outer_step = CompiledStep(operator)
         else:

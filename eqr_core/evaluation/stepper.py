@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,16 +60,12 @@ class Stepper:
         begin = time.perf_counter()
         records: dict[int, RowRecord] = {}
         main = self._settings.sweep.main
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with one_thread():
             for size in dict.fromkeys(puzzle.task.size for puzzle in puzzles):
                 same = [(i, p) for i, p in enumerate(puzzles) if p.task.size == size]
                 for number, live in self._run_size(same[0][1].task, first, same):
                     records[number] = record = self._record(puzzles[number], live)
                     on_row(bool(record.cells[main, RIGHT_CELLS] == puzzles[number].task.tokens))
-        finally:
-            torch.set_num_threads(threads)
         seconds = time.perf_counter() - begin
         return Part.join([records[number] for number in range(len(puzzles))], seconds)
 
@@ -77,7 +74,8 @@ class Stepper:
 
         The puzzle itself where no trajectory made a finite step.
         """
-        ((_, live),) = self._run_size(puzzle.task, row, [(0, puzzle)])
+        with one_thread():
+            ((_, live),) = self._run_size(puzzle.task, row, [(0, puzzle)])
         outcomes = [] if live is None else live.replay.outcomes()
         tokens = [outcome.prediction for outcome in outcomes] or [None]
         decode = puzzle.task.decode
@@ -168,3 +166,14 @@ class Stepper:
                 Runner(operator, pool, self._settings.arithmetic == "compiled"),
             )
         return self._pools[task.size]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Products may round differently with another number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -18,7 +18,7 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.local import free_ports
@@ -123,6 +123,10 @@ def samples(url: str) -> dict[str, float]:
     return totals
 
 
+PATIENCE_MS = 120_000
+"""For what a page waits for."""
+
+
 @pytest.fixture(scope="session")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A second checkpoint, for 4×4 alone, with random weights."""
@@ -179,5 +183,6 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     """An empty page; what it waits for may take longer than any solve here."""
     with browser.new_context() as context:
-        context.set_default_timeout(120_000)
+        context.set_default_timeout(PATIENCE_MS)
+        expect.set_options(timeout=PATIENCE_MS)
         yield context.new_page()

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from eqr_core.errors import DataError, EqrError
 from eqr_core.evaluation.examples import Example
 from eqr_core.evaluation.summary import Evaluation
+
+
+def check(folder: Path) -> None:
+    """EqrError where matplotlib is missing."""
+    if find_spec("matplotlib") is None:
+        raise EqrError(
+            f"the plots need matplotlib (pip install 'eqr[train]'); all else is in {folder}, and "
+            "the same command draws them without measuring again"
+        )
 
 
 def draw(folder: Path, found: Evaluation, shown: Sequence[Example] = ()) -> list[Path]:
@@ -16,13 +26,7 @@ def draw(folder: Path, found: Evaluation, shown: Sequence[Example] = ()) -> list
     What was not measured is left out: a single budget has no heat map, an adaptive one no
     landscape. EqrError where matplotlib is missing, DataError where a file cannot be written.
     """
-    try:
-        import matplotlib as _  # noqa: F401
-    except ImportError:
-        raise EqrError(
-            f"the plots need matplotlib (pip install 'eqr[train]'); all else is in {folder}, and "
-            "the same command draws them without computing again"
-        ) from None
+    check(folder)
     from eqr_core.evaluation.plots import budgets, examples, regimes, sizes, trajectories
 
     figures = {

@@ -131,7 +131,8 @@ class GridForward {
     bf16* act;
     float *result, *blocks;
 
-    // What pass_all keeps for the way back; see Backward of backward.h.
+    // What pass_all keeps of 32 places for the way back: activations as the right factor of a
+    // product over places, and their derivatives [16 pairs of places, 2 H], the two side by side.
     struct Kept {
         bf16 *tiles, *slope;
     };

@@ -116,7 +116,13 @@ class Kernels:
         return z, table, gradients
 
     def _kinds(self, kinds: Tensor) -> Tensor:
-        kinds = kinds.flatten(1).to(torch.uint8)
+        kinds = kinds.flatten(1)
+        if (
+            kinds.numel()
+            and not 0 <= int(kinds.min()) <= int(kinds.max()) < self._layout.embeddings
+        ):
+            raise ModelError(f"a kind is not one of 0 to {self._layout.embeddings - 1}")
+        kinds = kinds.to(torch.uint8)
         if kinds.shape[1] != self._layout.places:
             raise ModelError(f"{kinds.shape[1]} kinds; there are {self._layout.places} places")
         return kinds.contiguous()

@@ -13,6 +13,8 @@ from eqr_core.model.config import OperatorConfig
 from eqr_core.model.operator import CANDIDATE_KINDS, Operator
 from eqr_core.tasks.base import ConstraintLayout
 
+MOST_KINDS = 256
+"""Rows of a table of embeddings that a byte tells apart."""
 MULTIPLE = 32
 """Rows that the kernels compute together."""
 

@@ -120,8 +120,10 @@ const char* eqr_single_name(int64_t amx) { return amx ? "native-bf16x3" : "nativ
 // - step: row i of the call is row slots[i] of z and e [., places, C]; noise [rows, updates,
 //   places, C] or null, residual [rows] and tokens [rows, cells] have a row for each of the call.
 #define EQR_SINGLE(NAME, MIXER)                                                                    \
-    int64_t eqr_##NAME##_single_packed(const MIXER::Shape* s) { return packed_bytes<MIXER>(*s); } \
-    int64_t eqr_##NAME##_single_workspace(const MIXER::Shape* s, int64_t threads) {                \
+    int64_t eqr_##NAME##_single_packed(const MIXER::Shape* s) noexcept {                           \
+        return packed_bytes<MIXER>(*s);                                                            \
+    }                                                                                              \
+    int64_t eqr_##NAME##_single_workspace(const MIXER::Shape* s, int64_t threads) noexcept {       \
         return workspace_bytes<MIXER>(*s, threads);                                                \
     }                                                                                              \
     int eqr_##NAME##_single_pack(const MIXER::Shape* s, const MIXER::Weights* w, char* packed) {   \

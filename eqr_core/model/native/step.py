@@ -13,7 +13,7 @@ from eqr_core.model.layers import Linear
 from eqr_core.model.mixers import GridBlock, UnitsBlock
 from eqr_core.model.native.build import library
 from eqr_core.model.native.kernels import Embedding, Kernels, Weights, plain
-from eqr_core.model.native.layout import MULTIPLE, inner_width, operator_layout
+from eqr_core.model.native.layout import MOST_KINDS, MULTIPLE, inner_width, operator_layout
 from eqr_core.model.operator import Operator, State
 
 
@@ -30,6 +30,7 @@ def fits(config: OperatorConfig) -> bool:
         and (config.mixer == "grid" or config.blocks == 1)
         and config.hidden % MULTIPLE == 0
         and inner_width(config) % MULTIPLE == 0
+        and (config.mixer == "units" or config.vocabulary <= MOST_KINDS)
     )
 
 
