@@ -21,6 +21,10 @@ REGIME_COLOURS = {
 }
 
 
+MOST_NAMES = 2
+"""Files that are named below a figure; more would not fit."""
+
+
 def sheet(width: float, height: float, **layout: Any) -> tuple[Figure, Any]:
     """A figure of so many inches and its axes, as `Figure.subplots` gives them."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
@@ -38,7 +42,8 @@ def sheet(width: float, height: float, **layout: Any) -> tuple[Figure, Any]:
 
 def title(figure: Figure, text: str, report: Report, note: str = "") -> None:
     """What is shown, and below it on what it was measured."""
-    data = report.data.rsplit("/", 1)[-1]
+    names = [name.rsplit("/", 1)[-1] for name in report.data.split(", ")]
+    data = ", ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} files"
     about = f"{report.model} on {data}, {plural(report.rows, 'puzzle')}"
     below = f"{about}; {note}" if note else about
     figure.suptitle(text, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
