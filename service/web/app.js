@@ -10,7 +10,7 @@ import { SIDES, Sudoku } from "./sudoku.js";
 
 const KEY = "eqr-api-key";
 const MOST_HISTORY = 100_000; // residuals that one answer may list
-const DEPTH = { sudoku: 64, maze: 256 };
+const DEPTH = { sudoku: 64, maze: 128 };
 const TEXT = {
   sudoku: "One character a cell: digits, A to G for 10 to 16, a dot for a blank.",
   maze: "One line a row: # wall, space floor, S start, G goal.",
@@ -37,9 +37,15 @@ function board() {
   return boards[task()];
 }
 
+function drop() {
+  running?.abort();
+  running = null;
+  busy(false);
+}
+
 function edited() {
   if (!catalogue.models.length) return; // the page is not there yet
-  running?.abort();
+  drop();
   at("text").value = board().text;
   at("text-note").textContent = TEXT[task()];
   offerModels();
@@ -178,7 +184,7 @@ function loadText(text) {
 
 for (const radio of document.querySelectorAll("input[name=task]")) {
   radio.addEventListener("change", () => {
-    running?.abort();
+    drop();
     showTask();
   });
 }
