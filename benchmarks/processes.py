@@ -12,7 +12,6 @@ import psutil
 TITLES = {
     "solver": "ray::ServeReplica:eqr:Solver",
     "ingress": "ray::ServeReplica:eqr:Ingress",
-    "proxy": "ray::ProxyActor",
     "controller": "ray::ServeController",
     "worker": "ray::run_shard",
 }
@@ -84,6 +83,8 @@ def _kind(process: psutil.Process) -> str:
             return kind
     if "valkey-server" in title:
         return "store"
+    if "/haproxy -db" in title:
+        return "haproxy"
     if title.startswith("ray::") or "/ray/" in title:
         return "ray"
     return "serve"

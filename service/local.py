@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import signal
 import socket
+import sysconfig
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -37,6 +41,8 @@ LOST_SECONDS = 30.0
 """So long without an answer from Serve's controller, and Ray counts as dead."""
 CUT_SECONDS = 5.0
 """For the answers to solves that are cut off to go out."""
+BLOCK = 50
+"""Ports that ingresses may use, one after the other, for gRPC."""
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
 
 
@@ -58,7 +64,7 @@ def local_service(settings: Settings) -> Iterator[str]:
     """
     check(settings)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.update(serve_variables())
+    os.environ.update({**serve_variables(), **local_variables()})
     level = settings.log_level.upper()
     # Access is logged by the gate, which knows whose request it is.
     logging_config = {"encoding": "JSON", "log_level": level, "enable_access_log": False}
@@ -142,13 +148,44 @@ def serve_variables() -> dict[str, str]:
         # that is slow to answer because it has much to do.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
-        # The proxies call the ingress over gRPC: half the processor time of calls between actors.
-        # Not the ingress the solvers: such a call tells Serve's router of a queue too late.
-        "RAY_SERVE_PROXY_USE_GRPC": "1",
+        # Replicas call each other over gRPC: half the processor time of calls between actors.
+        "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
         # Answers are of any length; what comes in is bounded before.
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "service.proxy_http.http_middlewares",
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES),
+        # HAProxy in front of the ingresses in place of proxies in Python, which take calls only
+        # where no ingress does. An ingress that dies has answered nothing: it is tried again.
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+        "RAY_SERVE_HAPROXY_H2_FE_MAX_CONCURRENT_STREAMS": "1000",
+        "RAY_SERVE_HAPROXY_H2_BE_MAX_CONCURRENT_STREAMS": "1000",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+        # Our code awaits or hands over: a thread of its own costs it milliseconds a request.
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    }
+
+
+def local_variables() -> dict[str, str]:
+    """What is this machine's own: where our HAProxy is, and where the user's may put its files."""
+    folder = Path(tempfile.gettempdir()) / f"eqr-haproxy-{os.getuid()}"
+    http, grpc = free_ports(2)
+    first = _free_block()
+    return {
+        # Ray's ingresses share a gRPC port that another service's listens on: there must be none.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(first + BLOCK),
+        # Of the proxy that takes calls while there is no ingress: HAProxy alone calls it.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(http),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sysconfig.get_path("scripts")) / "eqr-haproxy"),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
     }
 
 
@@ -233,6 +270,25 @@ def _watch(stop: threading.Event, answered: threading.Event) -> None:
         with suppress(Exception):
             if APP_NAME in serve.status().applications:
                 answered.set()
+
+
+def _free_block() -> int:
+    """The first of `BLOCK` ports that nobody listens on now."""
+    while True:
+        first = random.randrange(20_000, 30_000, BLOCK)
+        with suppress(OSError), ExitStack() as stack:
+            for port in range(first, first + BLOCK):
+                stack.enter_context(socket.create_server(("", port)))
+            return first
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now, all different."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def reachable(host: str) -> str:

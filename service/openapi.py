@@ -44,7 +44,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return entries
 
 
-def require_json(request: Request) -> None:
+async def require_json(request: Request) -> None:
     """Also keeps web pages of other origins from posting here without a preflight."""
     given = request.headers.get("content-type", "")
     kind = given.partition(";")[0].strip().lower()

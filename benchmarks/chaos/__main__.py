@@ -46,7 +46,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Decides order, victims and load.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Start a service and a store, load them, and kill -9 a solver, an ingress, a proxy, the store
+    """Start a service and a store, load them, and kill -9 a solver, an ingress, HAProxy, the store
     or a fan-out worker again and again.
 
     Exit 1 where a bar is broken; Ctrl-C ends with what there is.

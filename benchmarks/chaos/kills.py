@@ -19,7 +19,7 @@ from benchmarks.chaos.load import WEIGHTS, Load
 from benchmarks.processes import find
 from service.embedded import CONFIG
 
-KINDS = ("solver", "ingress", "proxy", "store", "worker")
+KINDS = ("solver", "ingress", "haproxy", "store", "worker")
 RECOVERY_BAR_SECONDS = 30.0
 LONGEST_SECONDS = 120.0
 """What is not back by then is not waited for."""
@@ -105,7 +105,7 @@ class Killer:
             async with asyncio.timeout(LONGEST_SECONDS):
                 victim = await self._victim(kind)
                 before = len(find(self._service, kind))
-                ledger.disturbed, ledger.may_cut_off = True, kind == "proxy"
+                ledger.disturbed, ledger.may_cut_off = True, kind == "haproxy"
                 begin = monotonic()
                 self._strike(kind, victim)
                 back = self._back(kind, victim, before)

@@ -21,8 +21,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.local import free_ports
 from eqr_core.model.checkpoint import zoo_names
+from service.local import free_ports
 from tests.checkpoints import save_random
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.local import free_ports
+from service.local import free_ports
 from tests.checkpoints import save_random
 from tests.e2e.conftest import (
     EQR,

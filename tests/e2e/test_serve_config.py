@@ -13,8 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from benchmarks.local import free_ports
-from service.local import serve_variables
+from service.local import free_ports, serve_variables
 from service.stubs import solver_pb2 as pb
 from service.stubs.solver_pb2_grpc import SolverStub
 from tests.checkpoints import save_random

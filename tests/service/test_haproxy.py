@@ -1,0 +1,198 @@
+"""HAProxy as the service runs it: Serve's own configuration, mended, in the real HAProxy."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from ray.serve._private.common import RequestProtocol
+from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
+from ray.serve.config import HTTPOptions, gRPCOptions
+
+from service.gate import REQUEST_ID
+from service.haproxy import ERRORS, mended
+from service.local import free_ports, local_variables
+from service.problems import MEDIA_TYPE, Refusal
+
+BODY = b'{"grid": "."}'
+BINARY = local_variables()["RAY_SERVE_HAPROXY_BINARY_PATH"]
+
+
+def configuration(folder: Path, http: int, ingress: int) -> Path:
+    """A file as Serve writes it, with an ingress that should listen on a port."""
+    add = "service.proxy.add_services"
+    config = HAProxyConfig(
+        socket_path=str(folder / "admin.sock"),
+        server_state_base=str(folder),
+        server_state_file=str(folder / "server-state"),
+        http_options=HTTPOptions(host="127.0.0.1", port=http),
+        grpc_options=gRPCOptions(port=free_ports(1)[0], grpc_servicer_functions=[add]),
+        retry_on="conn-failure empty-response",
+        metrics_enabled=False,
+        has_received_routes=True,
+        has_received_servers=True,
+    )
+    path = folder / "haproxy.cfg"
+    haproxy = HAProxyApi(cfg=config, config_file_path=str(path))
+    backends = [
+        BackendConfig(
+            name=f"{protocol.value}-eqr",
+            path_prefix="/",
+            app_name="eqr",
+            servers=[ServerConfig(name="ingress", host="127.0.0.1", port=ingress)],
+            protocol=protocol,
+        )
+        for protocol in RequestProtocol
+        if protocol.value in ("HTTP", "gRPC")
+    ]
+    haproxy.set_backend_configs({one.name: one for one in backends})
+    haproxy._generate_config_file_internal()
+    return path
+
+
+class Ingress(threading.Thread):
+    """Listens, and closes every connection after it has read a request."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self.requests: list[bytes] = []
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            with connection:
+                data = connection.recv(65536)
+                while data.startswith(b"POST") and not data.endswith(BODY):
+                    data += connection.recv(65536)
+                if b"/-/healthz" in data:
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                elif data:
+                    self.requests.append(data)
+
+    def stop(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def ingress() -> Iterator[Ingress]:
+    one = Ingress()
+    one.start()
+    yield one
+    one.stop()
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    pytest.fail(f"haproxy ended with {process.returncode}")
+
+
+@pytest.fixture
+def front(tmp_path: Path, ingress: Ingress) -> Iterator[str]:
+    (http,) = free_ports(1)
+    path = configuration(tmp_path, http, ingress.port)
+    variables = {**os.environ, "RAY_SERVE_HAPROXY_BINARY_PATH": BINARY}
+    process = subprocess.Popen([BINARY, "-db", "-f", str(path)], env=variables)
+    try:
+        wait_for(http, process)
+        yield f"http://127.0.0.1:{http}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def document(response: httpx.Response, code: str, detail: str, name: str) -> None:
+    assert response.status_code == 503
+    assert response.headers["content-type"] == MEDIA_TYPE
+    assert response.headers[REQUEST_ID] == name
+    refusal = Refusal(code, detail)
+    assert response.headers["Retry-After"] == refusal.headers["Retry-After"]
+    assert response.json() == refusal.document(name).model_dump(mode="json", exclude_none=True)
+
+
+@pytest.mark.parametrize("name", ["mine", "a\"b\\c%{d}'e"])
+def test_an_ingress_that_dies_is_told_in_the_services_words(
+    front: str, ingress: Ingress, name: str
+) -> None:
+    response = httpx.post(f"{front}/solve", content=BODY, headers={REQUEST_ID: name}, timeout=None)
+    document(response, *ERRORS[502], name)
+    # More than once: the answer to the first try never came.
+    assert len(ingress.requests) > 1
+
+
+def test_a_job_is_not_stored_twice(front: str, ingress: Ingress) -> None:
+    headers = {REQUEST_ID: "mine"}
+    response = httpx.post(f"{front}/jobs", content=BODY, headers=headers, timeout=None)
+    document(response, *ERRORS[502], "mine")
+    assert len(ingress.requests) == 1
+
+
+def test_no_ingress_is_told_in_the_services_words(front: str, ingress: Ingress) -> None:
+    ingress.stop()
+    while True:
+        response = httpx.get(f"{front}/models", headers={REQUEST_ID: "mine"}, timeout=None)
+        if response.json()["detail"] == ERRORS[503][1]:
+            break
+    document(response, *ERRORS[503], "mine")
+
+
+def test_a_request_without_an_id_gets_one(front: str) -> None:
+    response = httpx.post(f"{front}/solve", content=BODY, timeout=None)
+    assert response.json()["request_id"] == response.headers[REQUEST_ID]
+    assert len(response.headers[REQUEST_ID]) > 30
+
+
+def test_nothing_but_the_two_front_ends_listens(tmp_path: Path) -> None:
+    text = mended(configuration(tmp_path, 1, 2).read_text())
+    binds = [line.split()[1] for line in text.splitlines() if line.lstrip().startswith("bind ")]
+    assert len(binds) == 2
+    assert all(one.startswith("127.0.0.1:") for one in binds)
+    assert "mode 600" in text
+    assert "mode 666" not in text
+
+
+def test_haproxy_ends_with_the_process_that_started_it(tmp_path: Path, ingress: Ingress) -> None:
+    (http,) = free_ports(1)
+    path = configuration(tmp_path, http, ingress.port)
+    start = (
+        "import subprocess, sys, time\n"
+        "one = subprocess.Popen(sys.argv[1:])\n"
+        "print(one.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", start, BINARY, "-db", "-f", str(path)], stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        wait_for(http, parent)
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    while running(child):
+        time.sleep(0.05)
+
+
+def running(process: int) -> bool:
+    """Whether it is there and no zombie, which a container may keep."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
