@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 
 from service.security import new_key
 from tests.checkpoints import save_random, save_random_maze
-from tests.e2e.conftest import HTTP, Server, serving
+from tests.e2e.conftest import HTTP, Server, eventually, serving
 from tests.e2e.test_lifecycle import processes
 
 FOUR = "1...4...2..3...."
@@ -163,6 +163,8 @@ def test_the_log_is_json_and_tells_no_key(server: Server) -> None:
     request_id = "find-this-one"
     headers = {"X-Request-Id": request_id, "X-API-Key": ALICE}
     assert HTTP.get(f"{server.url}/models", headers=headers).status_code == 200
+    # The line is written when the answer has gone out.
+    eventually(lambda: any(request_id in one.read_text() for one in _logs(server)))
     texts = [one.read_text() for one in _logs(server)]
     lines = [json.loads(line) for text in texts for line in text.splitlines() if "{" in line]
     (told,) = [line for line in lines if line.get("request") == request_id]
