@@ -46,6 +46,7 @@ class Gateway:
         self, solver: DeploymentHandle[Any], cache: Cache, limits: Limits, ceilings: Ceilings
     ) -> None:
         self._solver = solver
+        self._streaming = solver.options(stream=True)
         self._cache, self._limits, self._ceilings = cache, limits, ceilings
         self._models: list[ModelAnswer] = []
         self._breaker = Breaker()
@@ -105,11 +106,24 @@ class Gateway:
         return _timed(answer, start)
 
     async def _send(self, order: Order) -> Outcome:
-        outcome: Outcome = await self._call(self._solver.solve, order)
+        (outcome,) = await self._send_all([order])
         return outcome
 
     async def _send_all(self, orders: Sequence[Order]) -> Sequence[Outcome]:
-        outcomes: Sequence[Outcome] = await self._call(self._solver.solve_all, orders)
+        """The ends of `orders`, which go to one solver.
+
+        They come as a stream of one: over gRPC Serve's router learns that a solver has taken a
+        call, and that it has died with it, from a stream alone. A plain call it would send from
+        solver to solver, whatever becomes of them.
+        """
+        response: Any = self._streaming.solve_all.remote(orders)
+        try:
+            outcomes: Sequence[Outcome] = await anext(response)
+        except DeploymentUnavailableError:
+            raise Refusal("not_ready", "the solver could not be started") from None
+        except BaseException:
+            response.cancel()
+            raise
         return outcomes
 
     async def _run(self, send: Send, order: Order) -> SolveAnswer:
@@ -145,7 +159,7 @@ class Gateway:
 
     async def _events(self, order: Order) -> AsyncGenerator[ProgressAnswer | SolveAnswer, None]:
         self._breaker.check(_urgency(order))
-        response: Any = self._solver.options(stream=True).stream.remote(order)
+        response: Any = self._streaming.stream.remote(order)
         try:
             while True:
                 async with self._wait_for(order):

@@ -148,8 +148,8 @@ def serve_variables() -> dict[str, str]:
         # that is slow to answer because it has much to do.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
-        # Replicas call each other over gRPC: half the processor time of calls between actors.
-        "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+        # The proxy calls an ingress over gRPC, as an ingress calls the solvers (`app.Ingress`).
+        "RAY_SERVE_PROXY_USE_GRPC": "1",
         # Answers are of any length; what comes in is bounded before.
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "service.proxy_http.http_middlewares",

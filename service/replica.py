@@ -74,7 +74,9 @@ class Solver:
                 raise
             return refusal
 
-    async def solve_all(self, orders: Sequence[Order]) -> list[SolveAnswer | Refusal]:
+    async def solve_all(
+        self, orders: Sequence[Order]
+    ) -> AsyncGenerator[list[SolveAnswer | Refusal], None]:
         """`solve` for several; their ends in order, when all have ended. None fails another."""
 
         async def end_of(order: Order) -> SolveAnswer | Refusal:
@@ -84,7 +86,7 @@ class Solver:
                 _log.exception("a request of a batch failed")
                 return Refusal("internal_error", "the service failed; the fault is in its log")
 
-        return list(await asyncio.gather(*map(end_of, orders)))
+        yield list(await asyncio.gather(*map(end_of, orders)))
 
     async def _solve(self, order: Order) -> SolveAnswer:
         model = self._choose(order.request)
