@@ -275,6 +275,15 @@ def test_models_import_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+def test_models_widen_makes_one_that_can_be_trained_on(tmp_path: Path) -> None:
+    save_random(tmp_path / "narrow")
+    args = ("models", "widen", tmp_path / "narrow", "--out", tmp_path / "wide")
+    assert "in " in run(*args).stdout
+    (_, narrow), (_, wide) = (load_checkpoint(tmp_path / name) for name in ("narrow", "wide"))
+    assert wide.operator.hidden == 2 * narrow.operator.hidden
+    assert "there is a checkpoint already" in refused(*args)
+
+
 def test_parity_prints_json_of_what_is_no_fixture(tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{}")

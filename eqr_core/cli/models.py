@@ -1,4 +1,4 @@
-"""`eqr models`: what checkpoints there are, reading the reference's, calibrating ours."""
+"""`eqr models`: what checkpoints there are; reading the reference's, widening, calibrating."""
 
 from __future__ import annotations
 
@@ -81,6 +81,25 @@ def import_model(
     from eqr_core.model.reference import import_reference
 
     card = import_reference(file, out, name, task, size)
+    typer.echo(f"{card.name}: {card.parameters:,} parameters, in {out}")
+
+
+@models.command("widen")
+def widen_model(
+    name: Annotated[str, typer.Argument(help="Name or folder of a checkpoint of `units`.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
+) -> None:
+    """Make an operator of twice the width that does what a trained one does, to be trained on."""
+    from eqr_core.model.checkpoint import (
+        check_vacant,
+        find_checkpoint,
+        load_checkpoint,
+        save_checkpoint,
+    )
+    from eqr_core.model.widen import widened
+
+    check_vacant(out)
+    card = save_checkpoint(out, *widened(*load_checkpoint(find_checkpoint(name))))
     typer.echo(f"{card.name}: {card.parameters:,} parameters, in {out}")
 
 

@@ -64,6 +64,12 @@ def save_checkpoint(folder: Path, weights: dict[str, Tensor], card: Card) -> Car
     return card
 
 
+def check_vacant(folder: Path) -> None:
+    """CheckpointError where `folder` holds a checkpoint already."""
+    if (folder / CARD).exists():
+        raise CheckpointError(f"{folder}: there is a checkpoint already; name another folder")
+
+
 def update_card(folder: Path, card: Card) -> None:
     """Replace the card of the same weights, atomically; CheckpointError if it means others."""
     present = read_card(folder).digest

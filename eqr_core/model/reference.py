@@ -21,7 +21,7 @@ from torch import Tensor
 from eqr_core.errors import CheckpointError, ModelError
 from eqr_core.model.archive import Archive
 from eqr_core.model.card import Card
-from eqr_core.model.checkpoint import CARD, check_shapes, check_sizes, save_checkpoint
+from eqr_core.model.checkpoint import check_shapes, check_sizes, check_vacant, save_checkpoint
 from eqr_core.model.config import OperatorConfig
 from eqr_core.model.layers import NORM_EPS, ROTARY_BASE
 from eqr_core.model.pickles import Inert, TensorView
@@ -102,8 +102,7 @@ def import_reference(
     CheckpointError where `folder` holds a checkpoint already; ModelError where the network does
     not fit the size.
     """
-    if (folder / CARD).exists():
-        raise CheckpointError(f"{folder}: there is a checkpoint already; name another folder")
+    check_vacant(folder)
     found = read_reference(path, task)
     if size is None:
         side = math.isqrt(found.tokens or 0)

@@ -293,7 +293,7 @@ def test_hostile_pickles_run_nothing_and_are_refused(name: str, tmp_path: Path) 
     canary = tmp_path / "canary"
     data = hostile(canary)[name]
     write_zip(tmp_path / "a.pth", {"data.pkl": data, "data/0": b"1234"}, "archive/")
-    b"".decode("cp437")  # zipfile imports this encoding at its first use
+    b"x".decode("cp437")  # zipfile imports this encoding at its first use
     modules = set(sys.modules)
     with pytest.raises(CheckpointError, match=r"a\.pth: the pickle") as caught:
         read_reference(tmp_path / "a.pth")
