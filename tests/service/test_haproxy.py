@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from ray.serve._private.common import RequestProtocol
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions, gRPCOptions
 
+from service.client import NO_RETRIES, ConnectionFailed, EqrClient, Unavailable
 from service.gate import REQUEST_ID
 from service.haproxy import ERRORS, mended
 from service.local import free_ports, local_variables
@@ -27,7 +29,7 @@ BODY = b'{"grid": "."}'
 BINARY = local_variables()["RAY_SERVE_HAPROXY_BINARY_PATH"]
 
 
-def configuration(folder: Path, http: int, ingress: int) -> Path:
+def configuration(folder: Path, http: int, ingress: int, rpc: int = 0) -> Path:
     """A file as Serve writes it, with an ingress that should listen on a port."""
     add = "service.proxy.add_services"
     config = HAProxyConfig(
@@ -35,7 +37,7 @@ def configuration(folder: Path, http: int, ingress: int) -> Path:
         server_state_base=str(folder),
         server_state_file=str(folder / "server-state"),
         http_options=HTTPOptions(host="127.0.0.1", port=http),
-        grpc_options=gRPCOptions(port=free_ports(1)[0], grpc_servicer_functions=[add]),
+        grpc_options=gRPCOptions(port=rpc or free_ports(1)[0], grpc_servicer_functions=[add]),
         retry_on="conn-failure empty-response",
         metrics_enabled=False,
         has_received_routes=True,
@@ -106,17 +108,23 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture
-def front(tmp_path: Path, ingress: Ingress) -> Iterator[str]:
-    (http,) = free_ports(1)
-    path = configuration(tmp_path, http, ingress.port)
+def fronts(tmp_path: Path, ingress: Ingress) -> Iterator[tuple[str, str]]:
+    """Addresses for HTTP and gRPC."""
+    http, rpc = free_ports(2)
+    path = configuration(tmp_path, http, ingress.port, rpc)
     variables = {**os.environ, "RAY_SERVE_HAPROXY_BINARY_PATH": BINARY}
     process = subprocess.Popen([BINARY, "-db", "-f", str(path)], env=variables)
     try:
         wait_for(http, process)
-        yield f"http://127.0.0.1:{http}"
+        yield f"http://127.0.0.1:{http}", f"grpc://127.0.0.1:{rpc}"
     finally:
         process.terminate()
         process.wait()
+
+
+@pytest.fixture
+def front(fronts: tuple[str, str]) -> str:
+    return fronts[0]
 
 
 def document(response: httpx.Response, code: str, detail: str, name: str) -> None:
@@ -152,6 +160,37 @@ def test_no_ingress_is_told_in_the_services_words(front: str, ingress: Ingress) 
         if response.json()["detail"] == ERRORS[503][1]:
             break
     document(response, *ERRORS[503], "mine")
+
+
+def test_grpc_without_an_ingress_has_status_and_details(
+    fronts: tuple[str, str], ingress: Ingress
+) -> None:
+    ingress.stop()
+    with EqrClient(fronts[1], retries=NO_RETRIES) as client:
+        while True:
+            try:
+                client.solve("." * 16)
+            except Unavailable as error:
+                assert (error.code, error.detail) == ERRORS[503]
+                break
+            except ConnectionFailed:  # while HAProxy does not know it yet
+                pass
+
+
+def test_before_there_is_an_application_no_path_is_unknown(tmp_path: Path) -> None:
+    http, rpc = free_ports(2)
+    path = configuration(tmp_path, http, 1, rpc)
+    text = re.sub(r"(?m)^ +(use_backend|default_backend) (HTTP|gRPC).*\n", "", path.read_text())
+    empty = "\nbackend default_grpc_backend\n    mode http\n    http-request return status 200\n"
+    path.write_text(text.replace("\nbackend gRPC", f"{empty}backend gRPC"))
+    process = subprocess.Popen([BINARY, "-db", "-f", str(path)])
+    try:
+        wait_for(http, process)
+        response = httpx.get(f"http://127.0.0.1:{http}/models", headers={REQUEST_ID: "mine"})
+        document(response, *ERRORS[503], "mine")
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def test_a_request_without_an_id_gets_one(front: str) -> None:
