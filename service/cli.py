@@ -174,9 +174,7 @@ def train(
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
-    grpc_port: Annotated[
-        int | None, typer.Option(help="Port of gRPC, on all interfaces; 0: no gRPC.")
-    ] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port of gRPC; 0: no gRPC.")] = None,
     models: Annotated[
         str | None, typer.Option(help="Names or folders of checkpoints, comma-separated.")
     ] = None,

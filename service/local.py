@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import random
+import shutil
 import signal
 import socket
+import sys
 import sysconfig
 import tempfile
 import threading
@@ -28,7 +30,8 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from eqr_core.errors import EqrError
 from service.app import APP_NAME, build
 from service.embedded import default_folder, embedded_store
-from service.proxy import MAX_MESSAGE_BYTES, add_services, add_services_here, is_loopback
+from service.haproxy import FRONT_HOST
+from service.proxy import MAX_MESSAGE_BYTES, add_services_here
 from service.replica import check_models
 from service.security import read_keys
 from service.settings import Settings
@@ -50,6 +53,10 @@ class AddressTaken(EqrError):
     """The address to listen on cannot be used."""
 
 
+class FrontMissing(EqrError):
+    """The program in front of the ingresses is not installed."""
+
+
 class ServiceLost(EqrError):
     """The Ray below the service has died."""
 
@@ -64,13 +71,16 @@ def local_service(settings: Settings) -> Iterator[str]:
     """
     check(settings)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.update({**serve_variables(), **local_variables()})
+    os.environ.update(serve_variables())
     level = settings.log_level.upper()
     # Access is logged by the gate, which knows whose request it is.
     logging_config = {"encoding": "JSON", "log_level": level, "enable_access_log": False}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as store:
         stored = store.enter_context(_with_store(settings))
+        # The path of a socket has room for about a hundred bytes, half of which Serve takes.
+        folder = store.enter_context(tempfile.TemporaryDirectory(prefix="eqr-", dir="/tmp"))
+        os.environ.update(local_variables(Path(folder), settings.host))
         try:
             ray.init(
                 address="local",
@@ -85,7 +95,8 @@ def local_service(settings: Settings) -> Iterator[str]:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             serve.start(
                 proxy_location="HeadOnly",
-                http_options={"host": settings.host, "port": settings.port},
+                # HAProxy alone calls what is behind it.
+                http_options={"host": "127.0.0.1", "port": settings.port},
                 grpc_options=grpc_options(settings),
                 logging_config=logging_config,
             )
@@ -115,16 +126,17 @@ def _with_store(settings: Settings) -> Iterator[Settings]:
 def check(settings: Settings) -> None:
     """Refuse what would only fail within Ray, far away and many times over.
 
-    AddressTaken for a port, ModelError and CheckpointError for models that cannot be served,
-    KeysUnusable and StoreUnusable for a file of keys and a store's address.
+    FrontMissing, AddressTaken for a port, ModelError and CheckpointError for models that cannot be
+    served, KeysUnusable and StoreUnusable for a file of keys and a store's address.
     """
     if settings.api_keys_file is not None:
         read_keys(settings.api_keys_file)
     if settings.store_url is not None:
         Store(settings.store_url.get_secret_value())
+    front_path()
     _check_address(settings.host, settings.port)
     if settings.grpc_port:
-        _check_address("0.0.0.0", settings.grpc_port)
+        _check_address(settings.host, settings.grpc_port)
     _check_models(settings.models)
 
 
@@ -162,6 +174,9 @@ def serve_variables() -> dict[str, str]:
         "RAY_SERVE_HAPROXY_NBTHREAD": "2",
         "RAY_SERVE_HAPROXY_H2_FE_MAX_CONCURRENT_STREAMS": "1000",
         "RAY_SERVE_HAPROXY_H2_BE_MAX_CONCURRENT_STREAMS": "1000",
+        # One whose configuration is replaced goes on for as long as a solve may take.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "3700",
+        "RAY_SERVE_PORT_QUARANTINE_S": "150",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
         # Our code awaits or hands over: a thread of its own costs it milliseconds a request.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
@@ -169,34 +184,44 @@ def serve_variables() -> dict[str, str]:
     }
 
 
-def local_variables() -> dict[str, str]:
-    """What is this machine's own: where our HAProxy is, and where the user's may put its files."""
-    folder = Path(tempfile.gettempdir()) / f"eqr-haproxy-{os.getuid()}"
+def local_variables(folder: Path, host: str) -> dict[str, str]:
+    """What is this machine's own: where HAProxy listens and has its files, and ports behind it.
+
+    FrontMissing where this installation lacks `eqr-haproxy`.
+    """
     http, grpc = free_ports(2)
     first = _free_block()
     return {
+        FRONT_HOST: host,
+        # Of the proxy that takes calls while there is no ingress.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(http),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc),
         # Ray's ingresses share a gRPC port that another service's listens on: there must be none.
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(first + BLOCK),
-        # Of the proxy that takes calls while there is no ingress: HAProxy alone calls it.
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(http),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc),
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sysconfig.get_path("scripts")) / "eqr-haproxy"),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": front_path(),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "s"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
     }
 
 
+def front_path() -> str:
+    """Where `eqr-haproxy` is; FrontMissing."""
+    places = [sysconfig.get_path("scripts"), str(Path(sys.executable).parent), os.environ["PATH"]]
+    found = shutil.which("eqr-haproxy", path=os.pathsep.join(places))
+    if found is None:
+        raise FrontMissing(f"there is no eqr-haproxy in {places[0]}; install the package again")
+    return found
+
+
 def grpc_options(settings: Settings) -> gRPCOptions:
-    """Serve's gRPC server: on all interfaces, but for this machine alone where HTTP is."""
+    """Serve's gRPC servers: on all interfaces, but for HAProxy on this machine alone."""
     if not settings.grpc_port:
         return gRPCOptions()
-    add = add_services_here if is_loopback(settings.host) else add_services
-    return gRPCOptions(
-        port=settings.grpc_port, grpc_servicer_functions=[f"{add.__module__}.{add.__name__}"]
-    )
+    add = f"{add_services_here.__module__}.{add_services_here.__name__}"
+    return gRPCOptions(port=settings.grpc_port, grpc_servicer_functions=[add])
 
 
 def _check_models(names: tuple[str, ...]) -> None:
@@ -274,12 +299,13 @@ def _watch(stop: threading.Event, answered: threading.Event) -> None:
 
 def _free_block() -> int:
     """The first of `BLOCK` ports that nobody listens on now."""
-    while True:
-        first = random.randrange(20_000, 30_000, BLOCK)
+    places = range(20_000, 30_000, BLOCK)
+    for first in random.sample(places, len(places)):
         with suppress(OSError), ExitStack() as stack:
             for port in range(first, first + BLOCK):
                 stack.enter_context(socket.create_server(("", port)))
             return first
+    raise AddressTaken(f"there are no {BLOCK} ports in a row free from 20000 to 30000")
 
 
 def free_ports(count: int) -> list[int]:

@@ -55,9 +55,7 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.")
-    grpc_port: int = Field(
-        default=9000, ge=0, le=65535, description="Port of gRPC, on all interfaces; 0: no gRPC."
-    )
+    grpc_port: int = Field(default=9000, ge=0, le=65535, description="Port of gRPC; 0: no gRPC.")
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Names or folders of checkpoints, comma-separated; empty: the whole zoo.",

@@ -28,7 +28,7 @@ def widened(weights: Mapping[str, Tensor], card: Card) -> tuple[dict[str, Tensor
         raise ModelError(f"{card.name}: its mixer is {config.mixer}; only units can be widened")
     wide = {name: _wide(name, value, config.hidden) for name, value in weights.items()}
     operator = replace(config, hidden=2 * config.hidden)
-    return wide, Card(card.name, card.task, operator, card.sizes, license=card.license)
+    return wide, Card(f"{card.name}-wide", card.task, operator, card.sizes, license=card.license)
 
 
 def _wide(name: str, value: Tensor, hidden: int) -> Tensor:

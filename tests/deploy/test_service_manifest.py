@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -13,7 +14,7 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from service import app
-from service.local import serve_variables
+from service.local import front_path, serve_variables
 from service.settings import PREFIX, Settings, read_settings
 from tests.deploy.kuberay import (
     CLUSTER,
@@ -136,6 +137,9 @@ def test_every_pod_has_what_eqr_serve_gives_on_one_machine() -> None:
         given = {one["name"]: one.get("value") for one in container["env"]}
         wanted = serve_variables()
         assert {name: given.get(name) for name in wanted} == wanted
+        front = given["RAY_SERVE_HAPROXY_BINARY_PATH"]
+        assert f"COPY --from=build {Path(front).parents[1]} " in (ROOT / "Dockerfile").read_text()
+        assert Path(front).name == Path(front_path()).name
         assert {name for name in given if name.startswith(PREFIX)} <= fields
         assert container["image"] == containers()[0]["image"]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
@@ -13,7 +15,7 @@ import httpx
 import pytest
 import yaml
 
-from service.local import free_ports, serve_variables
+from service.local import free_ports, local_variables, serve_variables
 from service.stubs import solver_pb2 as pb
 from service.stubs.solver_pb2_grpc import SolverStub
 from tests.checkpoints import save_random
@@ -51,7 +53,14 @@ def config(model: Path, http: int, grpc_port: int) -> dict[str, Any]:
     return found
 
 
-def test_the_config_of_the_cluster_serves_http_and_grpc(tmp_path: Path) -> None:
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder for sockets, whose paths have room for about a hundred bytes."""
+    with TemporaryDirectory(prefix="eqr-", dir="/tmp") as name:
+        yield Path(name)
+
+
+def test_the_config_of_the_cluster_serves_http_and_grpc(tmp_path: Path, short_path: Path) -> None:
     save_random(tmp_path / "random")
     http, grpc_port = free_ports(2)
     file, log = tmp_path / "config.yaml", tmp_path / "log"
@@ -61,7 +70,7 @@ def test_the_config_of_the_cluster_serves_http_and_grpc(tmp_path: Path) -> None:
             [sys.executable, "-c", SERVE_RUN, "run", str(file)],
             stdout=out,
             stderr=subprocess.STDOUT,
-            env={**environment(), **serve_variables()},
+            env={**environment(), **serve_variables(), **local_variables(short_path, "127.0.0.1")},
             cwd=tmp_path,
         )
     url = f"http://127.0.0.1:{http}"

@@ -35,7 +35,8 @@ def test_equal_halves_stay_equal_and_read_as_the_narrow_one(
     card = Card("narrow", "sudoku", config, ("4x4",), license="Apache-2.0")
     save_checkpoint(tmp_path, *widened(narrow.state_dict(), card))
     weights, wide_card = load_checkpoint(tmp_path)
-    assert (wide_card.operator.hidden, wide_card.sizes) == (16, ("4x4",))
+    assert (wide_card.name, wide_card.operator.hidden) == ("narrow-wide", 16)
+    assert wide_card.sizes == ("4x4",)
     assert wide_card.license == "Apache-2.0"
     wide = assemble(weights, wide_card.operator, task)
     question = torch.randint(0, 5, (3, 16), dtype=torch.uint8)

@@ -21,12 +21,13 @@ from ray.serve.config import HTTPOptions, gRPCOptions
 
 from service.client import NO_RETRIES, ConnectionFailed, EqrClient, Unavailable
 from service.gate import REQUEST_ID
-from service.haproxy import ERRORS, mended
-from service.local import free_ports, local_variables
+from service.haproxy import ERRORS, FRONT_HOST, mended
+from service.local import free_ports, front_path
 from service.problems import MEDIA_TYPE, Refusal
+from tests.processes import alive
 
 BODY = b'{"grid": "."}'
-BINARY = local_variables()["RAY_SERVE_HAPROXY_BINARY_PATH"]
+BINARY = front_path()
 
 
 def configuration(folder: Path, http: int, ingress: int, rpc: int = 0) -> Path:
@@ -97,10 +98,10 @@ def ingress() -> Iterator[Ingress]:
     one.stop()
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for(port: int, process: subprocess.Popen[bytes], host: str = "127.0.0.1") -> None:
     while process.poll() is None:
         try:
-            socket.create_connection(("127.0.0.1", port)).close()
+            socket.create_connection((host, port)).close()
             return
         except OSError:
             time.sleep(0.05)
@@ -206,6 +207,25 @@ def test_nothing_but_the_two_front_ends_listens(tmp_path: Path) -> None:
     assert all(one.startswith("127.0.0.1:") for one in binds)
     assert "mode 600" in text
     assert "mode 666" not in text
+    assert not [line for line in text.splitlines() if line.split()[:2] == ["log", "127.0.0.1:514"]]
+
+
+@pytest.mark.parametrize(("host", "address"), [("::1", "[::1]"), ("::", "127.0.0.1")])
+def test_it_listens_where_it_is_told_to(
+    tmp_path: Path, ingress: Ingress, host: str, address: str
+) -> None:
+    http, rpc = free_ports(2)
+    path = configuration(tmp_path, http, ingress.port, rpc)
+    process = subprocess.Popen(
+        [BINARY, "-db", "-f", str(path)], env={**os.environ, FRONT_HOST: host}
+    )
+    try:
+        wait_for(http, process, address.strip("[]"))
+        response = httpx.post(f"http://{address}:{http}/jobs", content=BODY, timeout=None)
+        assert response.status_code == 503
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def test_haproxy_ends_with_the_process_that_started_it(tmp_path: Path, ingress: Ingress) -> None:
@@ -225,13 +245,5 @@ def test_haproxy_ends_with_the_process_that_started_it(tmp_path: Path, ingress: 
         wait_for(http, parent)
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-    while running(child):
+    while alive(child):
         time.sleep(0.05)
-
-
-def running(process: int) -> bool:
-    """Whether it is there and no zombie, which a container may keep."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
