@@ -37,7 +37,7 @@ class Gate:
     """ASGI middleware. Bodies are read here, up to the limit, before any route sees them.
 
     A given request id must be 1 to 128 visible ASCII characters; without one, one is made. It
-    stands in ``scope["state"]["request_id"]``. Serve's proxy sees to it that a request has one and
+    stands in ``scope["state"]["request_id"]``. Serve's server sees to it that a request has one and
     echoes it, so only an id that was made here is added to the response.
     """
 

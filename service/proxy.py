@@ -1,8 +1,8 @@
-"""What runs in Serve's gRPC proxies, before a call goes to an ingress and after it comes back.
+"""What a gRPC call passes in Serve's servers, before its method and after it.
 
-Serve imports `add_services` or `add_services_here` by name, from its gRPC options. They do what
-only a proxy can: see a deadline, a message that cannot be read, who calls, and a reader that falls
-behind.
+Serve imports `add_services` or `add_services_here` by name, from its gRPC options, into every
+ingress and into the proxy that takes calls while there is none. They do what only a server can: see
+a deadline, a message that cannot be read, who calls, and a reader that falls behind.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What runs in Serve's HTTP proxies.
+"""What an HTTP request passes in Serve's servers: every ingress's, and the proxy's before them.
 
 Readers that fall behind are left out, and where an ingress dies under a request its client is told
 so in the service's words.

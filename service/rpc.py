@@ -1,6 +1,6 @@
 """gRPC: the methods of eqr.v1.Solver, and nothing else. What they do is the desk's.
 
-Serve's gRPC proxy calls the method of the ingress that has the name of the RPC.
+Serve's gRPC server calls the method of the ingress that has the name of the RPC.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def widen_model(
     name: Annotated[str, typer.Argument(help="Name or folder of a checkpoint of `units`.")],
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
 ) -> None:
-    """Make an operator of twice the width that does what a trained one does, to be trained on."""
+    """Put two copies of a trained operator into one of twice the width, to be trained further."""
     from eqr_core.model.checkpoint import (
         check_vacant,
         find_checkpoint,
