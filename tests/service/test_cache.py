@@ -44,9 +44,10 @@ Scene = Callable[[Cache, Solves], Coroutine[Any, Any, None]]
 
 
 async def boarded(cache: Cache, count: int) -> None:
-    """Wait until so many wait for one solve."""
+    """Wait until so many wait for one solve, and it has begun."""
     while [flight.waiting for flight in cache._flights.values()] != [count]:
         await asyncio.sleep(0.001)
+    await asyncio.sleep(0)
 
 
 def play(url: str | None, scene: Scene) -> list[bool]:
