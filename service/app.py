@@ -41,7 +41,7 @@ class Ingress(SolverRpc, HealthRpc):
     def __init__(self, settings: Settings, solver: DeploymentHandle[Any]) -> None:
         self._settings = settings
         self._metrics = IngressMetrics()
-        # Half the processor time of calls between actors.
+        # Over gRPC, for half the processor time of calls between actors.
         solver = solver.options(_by_reference=False)
         self._desk = Desk(settings, solver, self._metrics)
         # Here, because it asks the controller and blocks: in a request it would hold up the others.

@@ -33,6 +33,7 @@ ERRORS = {
 RETRY_AFTER = 2
 DOMAIN = "eqr.v1"
 UNAVAILABLE = 14
+"""As in problems.py and rpc_errors.py, which import a web framework."""
 
 FRONT_HOST = "HAPROXY_FRONT_HOST"
 """Variable with the address to listen on in place of the one that Serve's own servers have."""

@@ -19,9 +19,10 @@ from ray.serve._private.common import RequestProtocol
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions, gRPCOptions
 
+from service import rpc_errors
 from service.client import NO_RETRIES, ConnectionFailed, EqrClient, Unavailable
 from service.gate import REQUEST_ID
-from service.haproxy import ERRORS, FRONT_HOST, mended
+from service.haproxy import DOMAIN, ERRORS, FRONT_HOST, UNAVAILABLE, mended
 from service.local import free_ports, front_path
 from service.problems import MEDIA_TYPE, Refusal
 from tests.processes import alive
@@ -176,6 +177,10 @@ def test_grpc_without_an_ingress_has_status_and_details(
                 break
             except ConnectionFailed:  # while HAProxy does not know it yet
                 pass
+
+
+def test_the_details_are_those_of_the_service() -> None:
+    assert (rpc_errors.DOMAIN, rpc_errors.CODES[503].value[0]) == (DOMAIN, UNAVAILABLE)
 
 
 def test_before_there_is_an_application_no_path_is_unknown(tmp_path: Path) -> None:
