@@ -80,10 +80,12 @@ def mended(configuration: str, host: str | None = None) -> str:
 
     `host` is the address to listen on, None for the one that stands there.
     """
-    return "".join(_mended(section, host) for section in _SECTION.split(configuration))
+    sockets = re.search(r"^ +stats socket (\S+)/", configuration, re.M)
+    folder = sockets[1] if sockets else "."
+    return "".join(_mended(section, folder, host) for section in _SECTION.split(configuration))
 
 
-def _mended(section: str, host: str | None) -> str:
+def _mended(section: str, folder: str, host: str | None) -> str:
     if section.startswith(_UNWANTED):
         return ""
     if section.startswith("global"):
@@ -93,9 +95,11 @@ def _mended(section: str, host: str | None) -> str:
         lines = [line for line in section.splitlines() if not line.lstrip().startswith("errorfile")]
         return "\n".join((*lines, ""))
     if section.startswith("frontend http"):
-        return _bound(section, host, _NAMED + _HTTP + "".join(map(_http_error, ERRORS)))
+        errors = "".join(map(_http_error, ERRORS))
+        return _in_two(section, f"{folder}/http", host, _HTTP, errors)
     if section.startswith("frontend grpc"):
-        return _bound(section, host, _NAMED + _GRPC + "".join(map(_grpc_error, ERRORS)))
+        errors = "".join(map(_grpc_error, ERRORS))
+        return _in_two(section, f"{folder}/grpc", host, _GRPC, errors)
     if section.startswith("backend default"):
         # Serve says that the path is not known, until it knows any.
         head, *rest = section.splitlines()
@@ -104,14 +108,29 @@ def _mended(section: str, host: str | None) -> str:
     return section
 
 
-def _bound(section: str, host: str | None, rules: str) -> str:
-    def bind(found: re.Match[str]) -> str:
-        address, port, rest = found.groups()
-        if host == "::":
-            return f"    bind :::{port} v4v6{rest}{rules}"
-        return f"    bind {host or address}:{port}{rest}{rules}"
+def _in_two(section: str, inside: str, host: str | None, rules: str, errors: str) -> str:
+    """A front end as two, the second behind the first.
 
-    return re.sub(r"^ +bind (.*?):(\d+)(.*)$", bind, section, flags=re.M)
+    HAProxy closes a connection without a word when an ingress resets the one behind it, unless the
+    request is the connection's first. In the second every request is, so it says 502, upon which
+    the first tries again.
+    """
+    found = re.search(r"^ +bind (.*?):(\d+)(.*)\n", section, re.M)
+    if not found:
+        return section
+    address, port, protocol = found.groups()
+    bind = f":::{port} v4v6" if host == "::" else f"{host or address}:{port}"
+    name = section.split(maxsplit=2)[1]
+    return f"""frontend {name}_outside
+    bind {bind}{protocol}{_NAMED}{rules}{errors}
+    default_backend {name}
+backend {name}
+    http-reuse never
+    retry-on conn-failure empty-response 502
+    server inside unix@{inside}{protocol}
+{section[: found.start()]}    bind unix@{inside} mode 600{protocol}
+    http-request set-var({_ID}) req.fhdr(x-request-id){errors}
+{section[found.end() :]}"""
 
 
 def _http_error(found: int) -> str:

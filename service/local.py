@@ -169,7 +169,6 @@ def serve_variables() -> dict[str, str]:
         # HAProxy in front of the ingresses in place of proxies in Python, which take calls only
         # where no ingress does. What an ingress had not answered when it died is tried again.
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_NBTHREAD": "2",
         "RAY_SERVE_HAPROXY_H2_FE_MAX_CONCURRENT_STREAMS": "1000",

@@ -12,6 +12,7 @@ from service.client import (
     ClientError,
     ConnectionFailed,
     ServiceError,
+    StreamBroken,
     TimedOut,
 )
 from service.schemas import BatchItem, JobAnswer, SolveAnswer
@@ -20,6 +21,8 @@ PASSING = frozenset({"not_ready", "queue_full", "store_unavailable", "deadline_e
 """Codes that a disturbed service may answer with for a while."""
 CUT_OFF = "cut_off"
 """No status came: the connection broke."""
+BROKEN = "broken_stream"
+"""The status had come, and events; then the connection broke."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,8 @@ class Ledger:
         """Submissions that were never answered: their jobs may exist, and need not."""
         self.disturbed = False
         """Whether something has been killed and is not known to be back."""
-        self.may_cut_off = False
-        """Whether what holds clients' connections has been killed."""
+        self.allowed = PASSING
+        """Codes that requests may end with while something is down."""
         self._results: dict[str, list[str]] = {}
 
     def check(self, kind: str, question: Question, answer: SolveAnswer) -> None:
@@ -99,6 +102,8 @@ class Ledger:
             self._fail(kind, error.code, str(error))
         elif isinstance(error, AnswerUnreadable):
             self.faults.append(f"{kind}: {error}")
+        elif isinstance(error, StreamBroken):
+            self._fail(kind, BROKEN, str(error))
         elif isinstance(error, ConnectionFailed):
             self._fail(kind, CUT_OFF, str(error))
         else:
@@ -106,7 +111,7 @@ class Ledger:
 
     def _fail(self, kind: str, code: str, told: str) -> None:
         self.failures.append(Failure(monotonic(), kind, code))
-        if code not in PASSING and not (code == CUT_OFF and self.may_cut_off):
+        if code not in self.allowed:
             self.faults.append(f"{kind}: {told}")
         elif not self.disturbed:
             self.faults.append(f"{kind}: {code} while nothing was down: {told}")

@@ -61,17 +61,13 @@ class AsyncEqrClient:
         call, clock = calls.stream_call(grid, options), Clock(timeout, self._timeout)
         attempts = Attempts(self._retries, clock)
         while True:
-            begun = False
             try:
                 async with aclosing(self._transport.stream(call, clock.left())) as events:
                     async for event in events:
-                        begun = True
                         clock.left()
                         yield event
                 return
             except ClientError as error:
-                if begun:
-                    raise
                 await asyncio.sleep(attempts.pause_after(error))
 
     async def submit(

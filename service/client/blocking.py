@@ -67,23 +67,19 @@ class EqrClient:
     ) -> Generator[Event, None, None]:
         """Solve one grid: `ProgressAnswer`s, and at last the `SolveAnswer`. Closing it ends it.
 
-        A connection that breaks once the first event has come is not tried again. `timeout` ends
-        the stream with TimedOut at its next event.
+        A stream that breaks is asked for again, as every call is, and its progress begins anew: the
+        same request has the same answer. `timeout` ends it with TimedOut at its next event.
         """
         call, clock = calls.stream_call(grid, options), Clock(timeout, self._timeout)
         attempts = Attempts(self._retries, clock)
         while True:
-            begun = False
             try:
                 with closing(self._transport.stream(call, clock.left())) as events:
                     for event in events:
-                        begun = True
                         clock.left()
                         yield event
                 return
             except ClientError as error:
-                if begun:
-                    raise
                 time.sleep(attempts.pause_after(error))
 
     def submit(

@@ -3,6 +3,7 @@
 ClientError
 ├── RequestUnsendable     the address or the body cannot be sent
 ├── ConnectionFailed      no answer came: refused or cut off
+│   ├── StreamBroken      cut off after a stream had begun
 │   └── TimedOut          the client's own time was up first
 ├── AnswerUnreadable      what came is neither an answer nor a problem: another server?
 └── ServiceError          a problem document; has status, code, detail, errors, request_id
@@ -38,6 +39,10 @@ class RequestUnsendable(ClientError):
 
 class ConnectionFailed(ClientError):
     """No answer came from the server."""
+
+
+class StreamBroken(ConnectionFailed):
+    """A stream that had begun ended without its result: what had it died, or the network did."""
 
 
 class TimedOut(ConnectionFailed):

@@ -17,6 +17,7 @@ from service.client.errors import (
     ConnectionFailed,
     RequestUnsendable,
     ServiceError,
+    StreamBroken,
     TimedOut,
     service_error,
 )
@@ -62,7 +63,7 @@ class RestTransport:
 
     def stream(self, call: Call[Any], seconds: float | None) -> Generator[Event, None, None]:
         """The events as they come; closing it ends the solve."""
-        reader = EventReader()
+        reader, failed = EventReader(), ConnectionFailed
         try:
             with self._http.stream(
                 **_request(call), timeout=_timeout(seconds, SILENT_SECONDS)
@@ -70,13 +71,14 @@ class RestTransport:
                 if not response.is_success:
                     response.read()
                     raise _error_of(response)
+                failed = StreamBroken
                 for data in response.iter_raw():
                     yield from reader.feed(data)
                     if reader.ended:
                         return
         except httpx.HTTPError as error:
-            raise _connection_failed(self._http.base_url, error) from None
-        raise ConnectionFailed(f"{self._http.base_url}: the stream was cut off")
+            raise _connection_failed(self._http.base_url, error, failed) from None
+        raise StreamBroken(f"{self._http.base_url}: the stream was cut off")
 
     def close(self) -> None:
         """Close the connections."""
@@ -101,7 +103,7 @@ class AsyncRestTransport:
 
     async def stream(self, call: Call[Any], seconds: float | None) -> AsyncGenerator[Event, None]:
         """The events as they come; closing it ends the solve."""
-        reader = EventReader()
+        reader, failed = EventReader(), ConnectionFailed
         try:
             async with self._http.stream(
                 **_request(call), timeout=_timeout(seconds, SILENT_SECONDS)
@@ -109,14 +111,15 @@ class AsyncRestTransport:
                 if not response.is_success:
                     await response.aread()
                     raise _error_of(response)
+                failed = StreamBroken
                 async for data in response.aiter_raw():
                     for event in reader.feed(data):
                         yield event
                     if reader.ended:
                         return
         except httpx.HTTPError as error:
-            raise _connection_failed(self._http.base_url, error) from None
-        raise ConnectionFailed(f"{self._http.base_url}: the stream was cut off")
+            raise _connection_failed(self._http.base_url, error, failed) from None
+        raise StreamBroken(f"{self._http.base_url}: the stream was cut off")
 
     async def close(self) -> None:
         """Close the connections."""
@@ -154,9 +157,11 @@ def _timeout(seconds: float | None, silent: float = LONGEST_SECONDS) -> httpx.Ti
     return httpx.Timeout(min(limit, silent), connect=min(limit, CONNECT_SECONDS))
 
 
-def _connection_failed(server: httpx.URL, error: httpx.HTTPError) -> ConnectionFailed:
+def _connection_failed(
+    server: httpx.URL, error: httpx.HTTPError, failed: type[ConnectionFailed] = ConnectionFailed
+) -> ConnectionFailed:
     late = isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout)
-    kind = TimedOut if late else ConnectionFailed
+    kind = TimedOut if late else failed
     return kind(f"{server}: {str(error) or type(error).__name__}")
 
 

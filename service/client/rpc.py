@@ -20,6 +20,7 @@ from service.client.errors import (
     InvalidInput,
     NotFound,
     RequestUnsendable,
+    StreamBroken,
     TimedOut,
     problem_of,
     service_error,
@@ -76,11 +77,13 @@ class RpcTransport:
         running = self._stub.SolveStream(
             request, timeout=seconds, metadata=_metadata(call, self._api_key)
         )
+        failed = ConnectionFailed
         try:
             for message in running:
+                failed = StreamBroken
                 yield event_of(message)
         except grpc.RpcError as error:
-            raise _error_of(error, self._server, call) from None
+            raise _error_of(error, self._server, call, failed) from None
         finally:
             running.cancel()
 
@@ -119,11 +122,13 @@ class AsyncRpcTransport:
         running = self._stub.SolveStream(
             request, timeout=seconds, metadata=_metadata(call, self._api_key)
         )
+        failed = ConnectionFailed
         try:
             async for message in running:
+                failed = StreamBroken
                 yield event_of(message)
         except grpc.RpcError as error:
-            raise _error_of(error, self._server, call) from None
+            raise _error_of(error, self._server, call, failed) from None
         finally:
             running.cancel()
 
@@ -237,7 +242,9 @@ def _metadata(call: Call[Any], api_key: str | None) -> tuple[tuple[str, str], ..
     return tuple(metadata)
 
 
-def _error_of(error: Any, server: str, call: Call[Any]) -> ClientError:
+def _error_of(
+    error: Any, server: str, call: Call[Any], failed: type[ConnectionFailed] = ConnectionFailed
+) -> ClientError:
     """What a failed call says: the service's refusal, or that none of it was reached."""
     details = dict(error.trailing_metadata() or ()).get(DETAILS_KEY)
     refusal = _refusal_of(details, call) if isinstance(details, bytes) else None
@@ -246,8 +253,9 @@ def _error_of(error: Any, server: str, call: Call[Any]) -> ClientError:
     code, told = error.code(), f"{server}: {error.details() or error.code()}"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return TimedOut(told)
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-        return ConnectionFailed(told)
+    # INTERNAL is also what gRPC calls an HTTP/2 stream that a proxy between has reset.
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or "RST_STREAM" in told:
+        return failed(told)
     return AnswerUnreadable(f"{told}, which is no answer of this service")
 
 

@@ -8,10 +8,16 @@ from typing import Any
 
 import pytest
 
-from benchmarks.chaos.kills import KINDS, Kill, schedule
-from benchmarks.chaos.ledger import Ledger, Question
+from benchmarks.chaos.kills import ALLOWED, KINDS, Kill, schedule
+from benchmarks.chaos.ledger import PASSING, Ledger, Question
 from benchmarks.chaos.report import document_of
-from service.client import AnswerUnreadable, ClientError, ConnectionFailed, TimedOut
+from service.client import (
+    AnswerUnreadable,
+    ClientError,
+    ConnectionFailed,
+    StreamBroken,
+    TimedOut,
+)
 from service.client.errors import problem_of, service_error
 from service.schemas import BatchItem, BreadthCount, JobAnswer, JobProgress, SolveAnswer, Timing
 
@@ -62,21 +68,24 @@ def test_what_is_known_is_no_fault_and_everything_else_is(ledger: Ledger) -> Non
 
 
 @pytest.mark.parametrize(
-    ("error", "disturbed", "may_cut_off", "fault"),
+    ("error", "disturbed", "killed", "fault"),
     [
-        (refused("not_ready"), True, False, False),
-        (refused("not_ready"), False, False, True),
-        (refused("internal_error"), True, True, True),
-        (ConnectionFailed("cut"), True, True, False),
-        (ConnectionFailed("cut"), True, False, True),
-        (TimedOut("late"), True, True, True),
-        (AnswerUnreadable("what?", 500), True, True, True),
+        (refused("not_ready"), True, "solver", False),
+        (refused("not_ready"), False, "solver", True),
+        (refused("internal_error"), True, "haproxy", True),
+        (ConnectionFailed("cut"), True, "haproxy", False),
+        (ConnectionFailed("cut"), True, "ingress", True),
+        (StreamBroken("cut"), True, "ingress", False),
+        (StreamBroken("cut"), False, "ingress", True),
+        (StreamBroken("cut"), True, "solver", True),
+        (TimedOut("late"), True, "haproxy", True),
+        (AnswerUnreadable("what?", 500), True, "haproxy", True),
     ],
 )
 def test_failures_are_allowed_while_something_is_down(
-    ledger: Ledger, error: ClientError, disturbed: bool, may_cut_off: bool, fault: bool
+    ledger: Ledger, error: ClientError, disturbed: bool, killed: str, fault: bool
 ) -> None:
-    ledger.disturbed, ledger.may_cut_off = disturbed, may_cut_off
+    ledger.disturbed, ledger.allowed = disturbed, ALLOWED.get(killed, PASSING)
     ledger.fail("solve", error)
     assert bool(ledger.faults) is fault
 

@@ -28,20 +28,25 @@ from service.client import (
     Retries,
     ServiceError,
     ServiceFault,
+    StreamBroken,
     TimedOut,
     TooManyRequests,
     Unavailable,
 )
 from service.client.errors import FellBehind, problem_of, service_error
-from service.client.events import EventReader
+from service.client.events import Event, EventReader
 from service.client.retries import is_passing
 from service.client.rpc_messages import rows_of
 from service.codes import TITLES
+from service.messages import event_message
+from service.orders import order_of
 from service.problems import Refusal
 from service.rpc_errors import status_of
-from service.schemas import JobAnswer, ProgressAnswer
+from service.schemas import JobAnswer, ProgressAnswer, SolveBody
+from service.sse import event_bytes
 from service.stubs import solver_pb2 as pb
 from service.stubs.solver_pb2_grpc import SolverServicer, add_SolverServicer_to_server
+from tests.service.orders import FOUR, answer
 
 SOON = {"Retry-After": "0"}
 AT_ONCE = Retries(attempts=4, first_seconds=0.0)
@@ -53,6 +58,8 @@ JOB = JobAnswer.model_validate(
         "created_at": "2026-01-01T00:00:00Z",
     }
 )
+PROGRESS = ProgressAnswer(iteration=1, residual=0.5, grid=[[1, 2, 3, 4]] * 4, text="1234" * 4)
+ANSWER = answer(order_of(SolveBody(grid=FOUR), 1000.0))
 
 
 class Flaky:
@@ -83,6 +90,9 @@ def http(flaky: Flaky) -> Iterator[str]:
             if end == "hang up":
                 self.close_connection = True
                 return
+            if self.path == "/solve/stream":
+                self.send_events(1 if end == "break off" else 2)
+                return
             if end == "bad gateway":
                 status, headers, body = 502, {}, b"<html>nobody there</html>"
             elif isinstance(end, Refusal):
@@ -96,6 +106,16 @@ def http(flaky: Flaky) -> Iterator[str]:
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
+
+        def send_events(self, count: int) -> None:
+            events = (("progress", PROGRESS), ("result", ANSWER))
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for name, data in events[:count]:
+                event = event_bytes(name, data)
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
+            self.close_connection = True
 
         def log_message(self, format: str, *arguments: object) -> None:
             pass
@@ -122,6 +142,15 @@ def rpc(flaky: Flaky) -> Iterator[str]:
                 context.abort(grpc.StatusCode.UNAVAILABLE, end)
             job = pb.Job(id="j", state=pb.JOB_STATE_QUEUED, total=1)
             return pb.SubmitJobResponse(job=job)
+
+        def SolveStream(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
+            made_id = dict(context.invocation_metadata())["x-request-id"]
+            end = flaky.next("", made_id)
+            if end != "hang up":
+                yield event_message(PROGRESS)
+            if end is not None:
+                context.abort(grpc.StatusCode.UNAVAILABLE, end)
+            yield event_message(ANSWER)
 
     server = grpc.server(ThreadPoolExecutor(2))
     add_SolverServicer_to_server(Servicer(), server)
@@ -154,6 +183,35 @@ def test_the_same_awaited(flaky: Flaky, address: str) -> None:
 
     asyncio.run(ask())
     assert flaky.keys == 3 * ["mine"]
+
+
+def test_a_stream_that_breaks_is_asked_for_again(flaky: Flaky, address: str) -> None:
+    async def ask() -> list[Event]:
+        async with AsyncEqrClient(address, retries=AT_ONCE) as client:
+            return [event async for event in client.stream(FOUR)]
+
+    def texts(events: list[Event]) -> list[str]:
+        return [type(event).__name__ for event in events]
+
+    told = ["ProgressAnswer", "ProgressAnswer", "SolveAnswer"]
+    flaky.refusals = ["hang up", "break off"]
+    with EqrClient(address, retries=AT_ONCE) as client:
+        assert texts(list(client.stream(FOUR))) == told
+    flaky.refusals = ["hang up", "break off"]
+    assert texts(asyncio.run(ask())) == told
+    assert len(flaky.ids) == 6
+
+
+def test_a_stream_that_breaks_has_an_error_of_its_own(flaky: Flaky, address: str) -> None:
+    flaky.refusals = ["hang up", "break off"]
+    with EqrClient(address, retries=NO_RETRIES) as client:
+        with pytest.raises(ConnectionFailed) as caught:
+            next(client.stream(FOUR))
+        assert not isinstance(caught.value, StreamBroken)
+        events = client.stream(FOUR)
+        assert isinstance(next(events), ProgressAnswer)
+        with pytest.raises(StreamBroken):
+            next(events)
 
 
 def test_attempts_come_to_an_end(flaky: Flaky, address: str) -> None:

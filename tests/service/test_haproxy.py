@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -40,7 +41,6 @@ def configuration(folder: Path, http: int, ingress: int, rpc: int = 0) -> Path:
         server_state_file=str(folder / "server-state"),
         http_options=HTTPOptions(host="127.0.0.1", port=http),
         grpc_options=gRPCOptions(port=rpc or free_ports(1)[0], grpc_servicer_functions=[add]),
-        retry_on="conn-failure empty-response",
         metrics_enabled=False,
         has_received_routes=True,
         has_received_servers=True,
@@ -64,10 +64,11 @@ def configuration(folder: Path, http: int, ingress: int, rpc: int = 0) -> Path:
 
 
 class Ingress(threading.Thread):
-    """Listens, and closes every connection after it has read a request."""
+    """Listens; answers GET, and closes or resets every other connection once it has the request."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
+        self.resets = False
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         self.requests: list[bytes] = []
@@ -82,10 +83,15 @@ class Ingress(threading.Thread):
                 data = connection.recv(65536)
                 while data.startswith(b"POST") and not data.endswith(BODY):
                     data += connection.recv(65536)
-                if b"/-/healthz" in data:
+                if data.startswith(b"GET"):
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                elif b"Healthz" in data:
+                    connection.sendall(b"success")
                 elif data:
                     self.requests.append(data)
+                    if self.resets:
+                        linger = struct.pack("ii", 1, 0)
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
     def stop(self) -> None:
         self._socket.close()
@@ -148,6 +154,30 @@ def test_an_ingress_that_dies_is_told_in_the_services_words(
     assert len(ingress.requests) > 1
 
 
+@pytest.mark.parametrize("path", ["/solve", "/jobs"])
+def test_a_reset_has_a_status_where_a_connection_has_been_used_before(
+    front: str, ingress: Ingress, path: str
+) -> None:
+    ingress.resets = True
+    with httpx.Client(base_url=front, timeout=None) as client:
+        assert client.get("/models").status_code == 200
+        response = client.post(path, content=BODY, headers={REQUEST_ID: "mine"})
+    document(response, *ERRORS[502], "mine")
+    assert (len(ingress.requests) > 1) == (path != "/jobs")
+
+
+def test_a_reset_call_of_grpc_has_a_status_and_details(
+    fronts: tuple[str, str], ingress: Ingress
+) -> None:
+    ingress.resets = True
+    with EqrClient(fronts[1], retries=NO_RETRIES) as client:
+        for _ in range(3):
+            with pytest.raises(Unavailable) as told:
+                client.solve("." * 16)
+            assert (told.value.code, told.value.detail) in ERRORS.values()
+        assert len(ingress.requests) > 1
+
+
 def test_a_job_is_not_stored_twice(front: str, ingress: Ingress) -> None:
     headers = {REQUEST_ID: "mine"}
     response = httpx.post(f"{front}/jobs", content=BODY, headers=headers, timeout=None)
@@ -159,7 +189,7 @@ def test_no_ingress_is_told_in_the_services_words(front: str, ingress: Ingress) 
     ingress.stop()
     while True:
         response = httpx.get(f"{front}/models", headers={REQUEST_ID: "mine"}, timeout=None)
-        if response.json()["detail"] == ERRORS[503][1]:
+        if ERRORS[503][1] in response.text:
             break
     document(response, *ERRORS[503], "mine")
 
@@ -208,8 +238,9 @@ def test_a_request_without_an_id_gets_one(front: str) -> None:
 def test_nothing_but_the_two_front_ends_listens(tmp_path: Path) -> None:
     text = mended(configuration(tmp_path, 1, 2).read_text())
     binds = [line.split()[1] for line in text.splitlines() if line.lstrip().startswith("bind ")]
-    assert len(binds) == 2
-    assert all(one.startswith("127.0.0.1:") for one in binds)
+    inside = [f"unix@{tmp_path}/{protocol}" for protocol in ("http", "grpc")]
+    assert [one for one in binds if not one.startswith("127.0.0.1:")] == inside
+    assert len(binds) == 4
     assert "mode 600" in text
     assert "mode 666" not in text
     assert not [line for line in text.splitlines() if line.split()[:2] == ["log", "127.0.0.1:514"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from service.micro_batch import MicroBatcher, Outcome
 from service.orders import Order, order_of
@@ -12,8 +13,9 @@ from service.schemas import SolveBody
 from tests.service.orders import FOUR
 
 
-def order(seed: int, deadline_ms: float = 1000.0) -> Order:
-    return order_of(SolveBody(grid=FOUR, seed=seed), deadline_ms)
+def order(seed: int, end: float = 1000.0) -> Order:
+    """One whose deadline passes at `end`: which go together must not depend on the time of day."""
+    return replace(order_of(SolveBody(grid=FOUR, seed=seed), 1000.0), end=end)
 
 
 def outcome(order: Order) -> Refusal:
