@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeGuard
 
 import numpy as np
@@ -19,6 +20,9 @@ BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3), 16: (4, 4)}
 
 DIGITS = "123456789ABCDEFG"
 BLANKS = ".0"
+
+Cells = list[tuple[int, int]]
+"""Rows and columns, from 0."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,11 @@ class Sudoku(Task):
     def validate(self, grid: Grid) -> list[Problem]:
         return list(self._shape_problems(grid)) or [
             *self._cell_problems(grid),
-            *(problem for unit in self._units() for problem in self._duplicates(grid, *unit)),
+            *(
+                problem
+                for unit, cells in units(self.box)
+                for problem in self._duplicates(grid, unit, cells)
+            ),
         ]
 
     def verify(self, grid: Grid, answer: Grid) -> bool:
@@ -90,25 +98,11 @@ class Sudoku(Task):
         )
         full = set(range(1, self.n + 1))
         return extends and all(
-            {answer[r][c] for r, c in cells} == full for _, cells in self._units()
+            {answer[r][c] for r, c in cells} == full for _, cells in units(self.box)
         )
 
     def text(self, grid: Grid) -> str:
         return "".join(DIGITS[int(cell) - 1] if cell else "." for row in grid for cell in row)
-
-    def _units(self) -> Iterator[tuple[str, list[tuple[int, int]]]]:
-        n, (height, width) = self.n, self.box
-        for r in range(n):
-            yield f"row {r + 1}", [(r, c) for c in range(n)]
-        for c in range(n):
-            yield f"column {c + 1}", [(r, c) for r in range(n)]
-        for top in range(0, n, height):
-            for left in range(0, n, width):
-                number = top // height * (n // width) + left // width + 1
-                yield (
-                    f"box {number}",
-                    [(top + r, left + c) for r in range(height) for c in range(width)],
-                )
 
     def _shape_problems(self, grid: Grid) -> Iterator[Problem]:
         if len(grid) != self.n:
@@ -119,23 +113,38 @@ class Sudoku(Task):
                 yield Problem(f"{len(row)} cells; a {self.size} Sudoku has {self.n}", place(r))
 
     def _cell_problems(self, grid: Grid) -> Iterator[Problem]:
+        n = self.n
         for r, row in enumerate(grid):
             for c, cell in enumerate(row):
-                if not (is_integer(cell) and 0 <= cell <= self.n):
-                    message = (
-                        f"{shown(cell)} is not an integer from 1 to {self.n}, or 0 for a blank"
-                    )
+                if not (is_integer(cell) and 0 <= cell <= n):
+                    message = f"{shown(cell)} is not an integer from 1 to {n}, or 0 for a blank"
                     yield Problem(message, place(r, c))
 
-    def _duplicates(self, grid: Grid, unit: str, cells: list[tuple[int, int]]) -> Iterator[Problem]:
-        places: dict[int, list[str]] = {}
-        for r, c in cells:
-            cell = grid[r][c]
-            if is_integer(cell) and 1 <= cell <= self.n:
-                places.setdefault(cell, []).append(place(r, c))
-        for digit, found in places.items():
+    def _duplicates(self, grid: Grid, unit: str, cells: Cells) -> Iterator[Problem]:
+        n = self.n
+        held = [(x, r, c) for r, c in cells if is_integer(x := grid[r][c]) and 1 <= x <= n]
+        digits = {digit for digit, _, _ in held}
+        if len(digits) == len(held):
+            return
+        for digit in sorted(digits):
+            found = [place(r, c) for x, r, c in held if x == digit]
             if len(found) > 1:
                 yield Problem(f"{digit} stands more than once: at {' and at '.join(found)}", unit)
+
+
+@cache
+def units(box: tuple[int, int]) -> list[tuple[str, Cells]]:
+    """Rows, columns and boxes of the Sudoku with boxes of `box`: names and cells."""
+    height, width = box
+    n = height * width
+    rows = [(f"row {r + 1}", [(r, c) for c in range(n)]) for r in range(n)]
+    columns = [(f"column {c + 1}", [(r, c) for r in range(n)]) for c in range(n)]
+    corners = [(top, left) for top in range(0, n, height) for left in range(0, n, width)]
+    boxes = [
+        (f"box {number}", [(top + r, left + c) for r in range(height) for c in range(width)])
+        for number, (top, left) in enumerate(corners, start=1)
+    ]
+    return rows + columns + boxes
 
 
 def place(row: int, column: int | None = None) -> str:

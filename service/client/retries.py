@@ -34,9 +34,9 @@ class Retries:
     """How often a call is tried, and the pauses between.
 
     Refusals for now (429, 503), broken connections and streams, and a load balancer's 502 to 504
-    are tried again; all else is final. The pause is random up to `first_seconds`, doubled with every
-    attempt; never less than ``Retry-After``. Where that is above `longest_seconds` nothing is
-    tried again. ValueError for values that make no sense.
+    are tried again; all else is final. The pause is random up to `first_seconds`, doubled with
+    every attempt; never less than ``Retry-After``. Where that is above `longest_seconds` nothing
+    is tried again. ValueError for values that make no sense.
     """
 
     attempts: int = 4
