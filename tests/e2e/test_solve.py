@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 
 from eqr_core.tasks import parse_grid
-from service.client import AsyncEqrClient, EqrClient, TooManyRequests
+from service.client import NO_RETRIES, AsyncEqrClient, EqrClient, TooManyRequests
 from service.load import LONGEST_RETRY
 from tests.e2e.conftest import HTTP, QUEUE, SLOTS, eventually, samples
 
@@ -167,7 +167,7 @@ def test_a_client_that_goes_away_frees_its_slots(server_url: str) -> None:
 def test_a_full_queue_is_told_at_once(server_url: str) -> None:
     async def flood() -> list[TooManyRequests]:
         refused: list[TooManyRequests] = []
-        async with AsyncEqrClient(server_url) as client:
+        async with AsyncEqrClient(server_url, retries=NO_RETRIES) as client:
             budget = {**LONG, "breadth": 1}
             running = {
                 asyncio.create_task(client.solve(NINE, budget=budget, seed=seed))

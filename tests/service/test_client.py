@@ -16,6 +16,7 @@ import pytest
 from eqr_core.errors import EqrError
 from eqr_core.model.checkpoint import update_card
 from service.client import (
+    NO_RETRIES,
     AnswerUnreadable,
     ClientError,
     ConnectionFailed,
@@ -56,7 +57,10 @@ def test_a_page_that_is_no_answer_is_told(stranger: str) -> None:
 
 
 def test_a_problem_is_an_error_with_its_fields(stranger: str) -> None:
-    with EqrClient(stranger) as client, pytest.raises(TooManyRequests) as caught:
+    with (
+        EqrClient(stranger, retries=NO_RETRIES) as client,
+        pytest.raises(TooManyRequests) as caught,
+    ):
         client.model("full")
     error = caught.value
     assert (error.status, error.code, error.retry_after) == (429, "queue_full", 7.0)
