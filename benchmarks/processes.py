@@ -39,8 +39,9 @@ class Usage:
 
 
 def find(service: int, kind: str) -> list[int]:
-    """Ids of the processes of a kind below process `service`."""
-    return [one.pid for one in _family(service) if _kind(one) == kind]
+    """Ids of the processes of a kind below process `service`, the oldest first."""
+    found = [one for one in _family(service) if _kind(one) == kind]
+    return [one.pid for one in sorted(found, key=psutil.Process.create_time)]
 
 
 def usage(service: int) -> dict[str, Usage]:

@@ -112,8 +112,8 @@ def _in_two(section: str, inside: str, host: str | None, rules: str, errors: str
     """A front end as two, the second behind the first.
 
     HAProxy closes a connection without a word when an ingress resets the one behind it, unless the
-    request is the connection's first. In the second every request is, so it says 502, upon which
-    the first tries again.
+    request is the connection's first. In the second every one is (max-reuse 0), so it says 502,
+    upon which the first tries again.
     """
     found = re.search(r"^ +bind (.*?):(\d+)(.*)\n", section, re.M)
     if not found:
@@ -125,9 +125,8 @@ def _in_two(section: str, inside: str, host: str | None, rules: str, errors: str
     bind {bind}{protocol}{_NAMED}{rules}{errors}
     default_backend {name}
 backend {name}
-    http-reuse never
     retry-on conn-failure empty-response 502
-    server inside unix@{inside}{protocol}
+    server inside unix@{inside}{protocol} max-reuse 0
 {section[: found.start()]}    bind unix@{inside} mode 600{protocol}
     http-request set-var({_ID}) req.fhdr(x-request-id){errors}
 {section[found.end() :]}"""

@@ -107,7 +107,7 @@ class Killer:
         try:
             async with asyncio.timeout(LONGEST_SECONDS):
                 victim = await self._victim(kind)
-                before = len(find(self._service, kind))
+                before = find(self._service, kind)
                 ledger.disturbed, ledger.allowed = True, ALLOWED.get(kind, PASSING)
                 begin = monotonic()
                 self._strike(kind, victim)
@@ -128,7 +128,9 @@ class Killer:
             return 0  # `DurableStore` knows its process
         if kind == "worker":
             return self._source.choice(await self._until_a_worker_runs())
-        return self._source.choice(find(self._service, kind))
+        found = find(self._service, kind)
+        # Older ones have had their configuration replaced, and only end the connections they have.
+        return found[-1] if kind == "haproxy" else self._source.choice(found)
 
     def _strike(self, kind: str, victim: int) -> None:
         if kind == "store":
@@ -137,8 +139,8 @@ class Killer:
             with suppress(ProcessLookupError):  # a worker may have ended its shard meanwhile
                 os.kill(victim, signal.SIGKILL)
 
-    async def _back(self, kind: str, victim: int, count: int) -> None:
-        """Until there are as many processes of `kind` as before."""
+    async def _back(self, kind: str, victim: int, before: Sequence[int]) -> None:
+        """Until there is a process of `kind` that was not there before."""
         if kind == "store":
             await asyncio.sleep(STORE_DOWN_SECONDS)
             await asyncio.to_thread(self._store.start)
@@ -146,7 +148,8 @@ class Killer:
             while victim in await self._until_a_worker_runs():
                 await asyncio.sleep(POLL_SECONDS)
         else:
-            await self._is_replaced(kind, victim, count)
+            while not set(await asyncio.to_thread(find, self._service, kind)) - set(before):
+                await asyncio.sleep(POLL_SECONDS)
 
     async def _until_a_worker_runs(self) -> list[int]:
         """The workers that run shards; asks wide requests until there are some."""
@@ -156,13 +159,6 @@ class Killer:
                 asking = asyncio.create_task(self._load.attempt("wide"))
             await asyncio.sleep(POLL_SECONDS / 10)
         return found
-
-    async def _is_replaced(self, kind: str, victim: int, count: int) -> None:
-        while True:
-            found = await asyncio.to_thread(find, self._service, kind)
-            if victim not in found and len(found) >= count:
-                return
-            await asyncio.sleep(POLL_SECONDS)
 
     async def _succeed(self, kind: str) -> None:
         while not await self._load.attempt(kind):

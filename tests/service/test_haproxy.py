@@ -160,22 +160,51 @@ def test_a_reset_has_a_status_where_a_connection_has_been_used_before(
 ) -> None:
     ingress.resets = True
     with httpx.Client(base_url=front, timeout=None) as client:
-        assert client.get("/models").status_code == 200
+        for _ in range(3):
+            assert client.get("/models").status_code == 200
         response = client.post(path, content=BODY, headers={REQUEST_ID: "mine"})
     document(response, *ERRORS[502], "mine")
     assert (len(ingress.requests) > 1) == (path != "/jobs")
 
 
-def test_a_reset_call_of_grpc_has_a_status_and_details(
-    fronts: tuple[str, str], ingress: Ingress
-) -> None:
-    ingress.resets = True
-    with EqrClient(fronts[1], retries=NO_RETRIES) as client:
-        for _ in range(3):
-            with pytest.raises(Unavailable) as told:
-                client.solve("." * 16)
+MORTAL = """
+import os, signal, sys
+from concurrent.futures import ThreadPoolExecutor
+import grpc
+
+class Mortal(grpc.GenericRpcHandler):
+    def service(self, call):
+        if call.method.endswith("SubmitJob"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        told = b"\\x0a\\x07success" if call.method.endswith("Healthz") else b""
+        return grpc.unary_unary_rpc_method_handler(lambda request, context: told)
+
+server = grpc.server(ThreadPoolExecutor(2), [Mortal()])
+server.add_insecure_port("127.0.0.1:" + sys.argv[1])
+server.start()
+server.wait_for_termination()
+"""
+"""An ingress of gRPC that dies of a job."""
+
+
+def test_a_call_whose_ingress_dies_has_a_status_and_details(tmp_path: Path) -> None:
+    http, rpc, port = free_ports(3)
+    path = configuration(tmp_path, http, port, rpc)
+    with subprocess.Popen([sys.executable, "-c", MORTAL, str(port)]) as mortal:
+        wait_for(port, mortal)
+        process = subprocess.Popen([BINARY, "-db", "-f", str(path)])
+        try:
+            wait_for(rpc, process)
+            with EqrClient(f"grpc://127.0.0.1:{rpc}", retries=NO_RETRIES) as client:
+                for _ in range(3):
+                    assert client.models() == []
+                with pytest.raises(Unavailable) as told:
+                    client.submit(["." * 16])
             assert (told.value.code, told.value.detail) in ERRORS.values()
-        assert len(ingress.requests) > 1
+        finally:
+            process.terminate()
+            process.wait()
+            mortal.kill()
 
 
 def test_a_job_is_not_stored_twice(front: str, ingress: Ingress) -> None:
