@@ -1,9 +1,10 @@
 """`eqr-haproxy`, which Serve takes for its HAProxy: the one it has, with a configuration mended.
 
 Serve writes HAProxy's configuration anew before each start and has no setting for what is mended
-here: errors in plain text, statistics that every interface offers, request lines sent to a system
-log, an admin socket that every user may write to, and a HAProxy that goes on by itself when the
-process above it has died. Little is imported, as each reload waits for it.
+here: errors in plain text, requests that end without a status when their ingress dies, statistics
+that every interface offers, request lines sent to a system log, an admin socket that every user may
+write to, and a HAProxy that goes on by itself when the process above it has died. Little is
+imported, as each reload waits for it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import ctypes
 import json
 import os
 import re
+import resource
 import signal
 import sys
 from base64 import b64encode
+from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -37,6 +40,10 @@ UNAVAILABLE = 14
 
 FRONT_HOST = "HAPROXY_FRONT_HOST"
 """Variable with the address to listen on in place of the one that Serve's own servers have."""
+
+FILES = 12
+"""Open files that must be allowed for each connection that a front end takes: a request is two
+connections, each with two ends and half a pipe; there are two such front ends, some to spare."""
 
 _PR_SET_PDEATHSIG = 1
 _ID = "txn.eqr_id"
@@ -75,31 +82,57 @@ def main() -> None:
     os.execv(binary, [binary, *arguments])
 
 
+@dataclass(frozen=True)
+class _Front:
+    """What the front ends have in common."""
+
+    host: str | None
+    folder: str
+    """For their sockets."""
+    clients: int
+    """Connections that one takes: as many as Serve asks for, if so many files may be open."""
+
+
 def mended(configuration: str, host: str | None = None) -> str:
     """Serve's configuration with the service's errors, and without what it opens beside.
 
     `host` is the address to listen on, None for the one that stands there.
     """
-    sockets = re.search(r"^ +stats socket (\S+)/", configuration, re.M)
-    folder = sockets[1] if sockets else "."
-    return "".join(_mended(section, folder, host) for section in _SECTION.split(configuration))
+    clients = int(_line(r"maxconn (\d+)", configuration)[1])
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files != resource.RLIM_INFINITY:
+        clients = min(clients, files // FILES)
+    front = _Front(host, _line(r"stats socket (\S+)/", configuration)[1], clients)
+    return "".join(_mended(section, front) for section in _SECTION.split(configuration))
 
 
-def _mended(section: str, folder: str, host: str | None) -> str:
+def _line(pattern: str, text: str) -> re.Match[str]:
+    """The line that begins so. All that follows stands on what it says, so it has to be there."""
+    found = re.search(rf"^ +{pattern}.*\n", text, re.M)
+    if not found:
+        raise SystemExit(f"eqr-haproxy: Serve's configuration has no line {pattern!r}")
+    return found
+
+
+def _mended(section: str, front: _Front) -> str:
     if section.startswith(_UNWANTED):
         return ""
     if section.startswith("global"):
         private = section.replace(" mode 666 ", " mode 600 ")
-        return re.sub(r"^ +log .*\n", "", private, flags=re.M)
+        quiet = re.sub(r"^ +log .*\n", "", private, flags=re.M)
+        # A request inside counts as a connection too: those of clients must leave room for it.
+        return re.sub(r"^ +maxconn .*$", f"    maxconn {4 * front.clients}", quiet, flags=re.M)
     if section.startswith("defaults"):
         lines = [line for line in section.splitlines() if not line.lstrip().startswith("errorfile")]
-        return "\n".join((*lines, ""))
+        # The first of two front ends decides what is tried again, and what must not be.
+        text = "\n".join((*lines, ""))
+        return re.sub(r"^ +retry-on .*$", "    retry-on conn-failure", text, flags=re.M)
     if section.startswith("frontend http"):
         errors = "".join(map(_http_error, ERRORS))
-        return _in_two(section, f"{folder}/http", host, _HTTP, errors)
+        return _in_two(section, front, "http", _HTTP + errors, errors)
     if section.startswith("frontend grpc"):
         errors = "".join(map(_grpc_error, ERRORS))
-        return _in_two(section, f"{folder}/grpc", host, _GRPC, errors)
+        return _in_two(section, front, "grpc", _GRPC + errors, errors)
     if section.startswith("backend default"):
         # Serve says that the path is not known, until it knows any.
         head, *rest = section.splitlines()
@@ -108,27 +141,29 @@ def _mended(section: str, folder: str, host: str | None) -> str:
     return section
 
 
-def _in_two(section: str, inside: str, host: str | None, rules: str, errors: str) -> str:
-    """A front end as two, the second behind the first.
+def _in_two(section: str, front: _Front, socket: str, outside: str, inside: str) -> str:
+    """A front end as two, the second behind the first over a Unix socket, with rules for each.
 
-    HAProxy closes a connection without a word when an ingress resets the one behind it, unless the
-    request is the connection's first. In the second every one is (max-reuse 0), so it says 502,
-    upon which the first tries again.
+    When an ingress dies, HAProxy has no status for the requests on connections to it that had been
+    used before: it closes those of the clients, for them to try again. Here the client of the
+    second front end is the first, whose connections serve one request each (http-server-close for
+    HTTP/1, max-reuse for HTTP/2). So it always has a status, or an end that it tries again.
     """
-    found = re.search(r"^ +bind (.*?):(\d+)(.*)\n", section, re.M)
-    if not found:
-        return section
+    found = _line(r"bind (.*?):(\d+)(.*)", section)
     address, port, protocol = found.groups()
-    bind = f":::{port} v4v6" if host == "::" else f"{host or address}:{port}"
+    bind = f":::{port} v4v6" if front.host == "::" else f"{front.host or address}:{port}"
+    path = f"unix@{front.folder}/{socket}"
     name = section.split(maxsplit=2)[1]
     return f"""frontend {name}_outside
-    bind {bind}{protocol}{_NAMED}{rules}{errors}
-    default_backend {name}
-backend {name}
+    bind {bind}{protocol}
+    maxconn {front.clients}{_NAMED}{outside}
+    default_backend {name}_inside
+backend {name}_inside
+    option http-server-close
     retry-on conn-failure empty-response 502
-    server inside unix@{inside}{protocol} max-reuse 0
-{section[: found.start()]}    bind unix@{inside} mode 600{protocol}
-    http-request set-var({_ID}) req.fhdr(x-request-id){errors}
+    server inside {path}{protocol} max-reuse 0
+{section[: found.start()]}    bind {path} mode 600{protocol}
+    http-request set-var({_ID}) req.fhdr(x-request-id){inside}
 {section[found.end() :]}"""
 
 

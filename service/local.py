@@ -169,7 +169,7 @@ def serve_variables() -> dict[str, str]:
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "service.proxy_http.http_middlewares",
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES),
         # HAProxy in front of the ingresses in place of proxies in Python, which take calls only
-        # where no ingress does. What an ingress had not answered when it died is tried again.
+        # where no ingress does.
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_NBTHREAD": "2",

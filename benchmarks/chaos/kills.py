@@ -21,8 +21,8 @@ from service.embedded import CONFIG
 
 KINDS = ("solver", "ingress", "haproxy", "store", "worker")
 ALLOWED = {"ingress": PASSING | {BROKEN}, "haproxy": PASSING | {BROKEN, CUT_OFF}}
-"""What requests may end with besides when something of a kind is killed. An ingress holds the
-streams that have begun, HAProxy holds the clients' connections."""
+"""Codes that requests may end with while one of a kind is down, PASSING for the others. An ingress
+holds the streams that have begun, HAProxy holds the clients' connections."""
 RECOVERY_BAR_SECONDS = 30.0
 LONGEST_SECONDS = 120.0
 """What is not back by then is not waited for."""

@@ -22,7 +22,7 @@ PASSING = frozenset({"not_ready", "queue_full", "store_unavailable", "deadline_e
 CUT_OFF = "cut_off"
 """No status came: the connection broke."""
 BROKEN = "broken_stream"
-"""The status had come, and events; then the connection broke."""
+"""A stream had begun (over REST with its status, over gRPC with its first event) and broke."""
 
 
 @dataclass(frozen=True)

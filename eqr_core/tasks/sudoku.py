@@ -21,7 +21,7 @@ BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3), 16: (4, 4)}
 DIGITS = "123456789ABCDEFG"
 BLANKS = ".0"
 
-Cells = list[tuple[int, int]]
+Cells = tuple[tuple[int, int], ...]
 """Rows and columns, from 0."""
 
 
@@ -123,28 +123,28 @@ class Sudoku(Task):
     def _duplicates(self, grid: Grid, unit: str, cells: Cells) -> Iterator[Problem]:
         n = self.n
         held = [(x, r, c) for r, c in cells if is_integer(x := grid[r][c]) and 1 <= x <= n]
-        digits = {digit for digit, _, _ in held}
+        digits = dict.fromkeys(digit for digit, _, _ in held)
         if len(digits) == len(held):
             return
-        for digit in sorted(digits):
+        for digit in digits:
             found = [place(r, c) for x, r, c in held if x == digit]
             if len(found) > 1:
                 yield Problem(f"{digit} stands more than once: at {' and at '.join(found)}", unit)
 
 
 @cache
-def units(box: tuple[int, int]) -> list[tuple[str, Cells]]:
+def units(box: tuple[int, int]) -> tuple[tuple[str, Cells], ...]:
     """Rows, columns and boxes of the Sudoku with boxes of `box`: names and cells."""
     height, width = box
     n = height * width
-    rows = [(f"row {r + 1}", [(r, c) for c in range(n)]) for r in range(n)]
-    columns = [(f"column {c + 1}", [(r, c) for r in range(n)]) for c in range(n)]
+    rows = [(f"row {r + 1}", tuple((r, c) for c in range(n))) for r in range(n)]
+    columns = [(f"column {c + 1}", tuple((r, c) for r in range(n))) for c in range(n)]
     corners = [(top, left) for top in range(0, n, height) for left in range(0, n, width)]
     boxes = [
-        (f"box {number}", [(top + r, left + c) for r in range(height) for c in range(width)])
+        (f"box {number}", tuple((top + r, left + c) for r in range(height) for c in range(width)))
         for number, (top, left) in enumerate(corners, start=1)
     ]
-    return rows + columns + boxes
+    return (*rows, *columns, *boxes)
 
 
 def place(row: int, column: int | None = None) -> str:

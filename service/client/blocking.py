@@ -67,8 +67,9 @@ class EqrClient:
     ) -> Generator[Event, None, None]:
         """Solve one grid: `ProgressAnswer`s, and at last the `SolveAnswer`. Closing it ends it.
 
-        A stream that breaks is asked for again, as every call is, and its progress begins anew: the
-        same request has the same answer. `timeout` ends it with TimedOut at its next event.
+        A stream that breaks, or is refused for now after it has begun, is asked for again as every
+        call is, and its progress begins anew: the same request has the same answer. `timeout` ends
+        it with TimedOut at its next event.
         """
         call, clock = calls.stream_call(grid, options), Clock(timeout, self._timeout)
         attempts = Attempts(self._retries, clock)

@@ -68,7 +68,7 @@ class RpcTransport:
                 plan.message, timeout=seconds, metadata=_metadata(call, self._api_key)
             )
         except grpc.RpcError as error:
-            raise _error_of(error, self._server, call) from None
+            raise error_of(error, self._server, call) from None
         return cast(Answer, plan.read(message))
 
     def stream(self, call: Call[Any], seconds: float | None) -> Generator[Event, None, None]:
@@ -83,7 +83,7 @@ class RpcTransport:
                 failed = StreamBroken
                 yield event_of(message)
         except grpc.RpcError as error:
-            raise _error_of(error, self._server, call, failed) from None
+            raise error_of(error, self._server, call, failed) from None
         finally:
             running.cancel()
 
@@ -112,7 +112,7 @@ class AsyncRpcTransport:
                 plan.message, timeout=seconds, metadata=_metadata(call, self._api_key)
             )
         except grpc.RpcError as error:
-            raise _error_of(error, self._server, call) from None
+            raise error_of(error, self._server, call) from None
         return cast(Answer, plan.read(message))
 
     async def stream(self, call: Call[Any], seconds: float | None) -> AsyncGenerator[Event, None]:
@@ -128,7 +128,7 @@ class AsyncRpcTransport:
                 failed = StreamBroken
                 yield event_of(message)
         except grpc.RpcError as error:
-            raise _error_of(error, self._server, call, failed) from None
+            raise error_of(error, self._server, call, failed) from None
         finally:
             running.cancel()
 
@@ -242,19 +242,21 @@ def _metadata(call: Call[Any], api_key: str | None) -> tuple[tuple[str, str], ..
     return tuple(metadata)
 
 
-def _error_of(
+def error_of(
     error: Any, server: str, call: Call[Any], failed: type[ConnectionFailed] = ConnectionFailed
 ) -> ClientError:
-    """What a failed call says: the service's refusal, or that none of it was reached."""
-    details = dict(error.trailing_metadata() or ()).get(DETAILS_KEY)
-    refusal = _refusal_of(details, call) if isinstance(details, bytes) else None
+    """What a failed call says: the service's refusal, or `failed` where none of it was reached."""
+    packed = dict(error.trailing_metadata() or ()).get(DETAILS_KEY)
+    refusal = _refusal_of(packed, call) if isinstance(packed, bytes) else None
     if refusal is not None:
         return refusal
-    code, told = error.code(), f"{server}: {error.details() or error.code()}"
+    code, details = error.code(), error.details() or ""
+    told = f"{server}: {details or code}"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return TimedOut(told)
     # INTERNAL is also what gRPC calls an HTTP/2 stream that a proxy between has reset.
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or "RST_STREAM" in told:
+    reset = code is grpc.StatusCode.INTERNAL and "RST_STREAM" in details
+    if reset or code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return failed(told)
     return AnswerUnreadable(f"{told}, which is no answer of this service")
 

@@ -33,9 +33,11 @@ from service.client import (
     TooManyRequests,
     Unavailable,
 )
+from service.client.calls import stream_call
 from service.client.errors import FellBehind, problem_of, service_error
 from service.client.events import Event, EventReader
 from service.client.retries import is_passing
+from service.client.rpc import error_of
 from service.client.rpc_messages import rows_of
 from service.codes import TITLES
 from service.messages import event_message
@@ -91,7 +93,7 @@ def http(flaky: Flaky) -> Iterator[str]:
                 self.close_connection = True
                 return
             if self.path == "/solve/stream":
-                self.send_events(1 if end == "break off" else 2)
+                self.send_events(end)
                 return
             if end == "bad gateway":
                 status, headers, body = 502, {}, b"<html>nobody there</html>"
@@ -107,13 +109,16 @@ def http(flaky: Flaky) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
-        def send_events(self, count: int) -> None:
-            events = (("progress", PROGRESS), ("result", ANSWER))
+        def send_events(self, end: Refusal | str | None) -> None:
+            sent = [event_bytes("progress", PROGRESS)]
+            if end is None:
+                sent.append(event_bytes("result", ANSWER))
+            elif isinstance(end, Refusal):
+                sent.append(event_bytes("error", end.document(self.headers["X-Request-Id"])))
             self.send_response(200)
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            for name, data in events[:count]:
-                event = event_bytes(name, data)
+            for event in sent:
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
             self.close_connection = True
 
@@ -128,18 +133,23 @@ def http(flaky: Flaky) -> Iterator[str]:
         thread.join()
 
 
+def fail(context: Any, end: Refusal | str | None, made_id: str) -> None:
+    """End the call as `end` says, if it says so."""
+    if isinstance(end, Refusal):
+        status = status_of(end, made_id)
+        context.set_trailing_metadata(status.trailing)
+        context.abort(status.code, status.message)
+    elif end is not None:
+        context.abort(grpc.StatusCode.UNAVAILABLE, end)
+
+
 @pytest.fixture
 def rpc(flaky: Flaky) -> Iterator[str]:
     class Servicer(SolverServicer):
         def SubmitJob(self, request: Any, context: Any) -> Any:  # noqa: N802
             made_id = dict(context.invocation_metadata())["x-request-id"]
             end = flaky.next(request.idempotency_key, made_id)
-            if isinstance(end, Refusal):
-                status = status_of(end, made_id)
-                context.set_trailing_metadata(status.trailing)
-                context.abort(status.code, status.message)
-            elif end is not None:
-                context.abort(grpc.StatusCode.UNAVAILABLE, end)
+            fail(context, end, made_id)
             job = pb.Job(id="j", state=pb.JOB_STATE_QUEUED, total=1)
             return pb.SubmitJobResponse(job=job)
 
@@ -148,8 +158,7 @@ def rpc(flaky: Flaky) -> Iterator[str]:
             end = flaky.next("", made_id)
             if end != "hang up":
                 yield event_message(PROGRESS)
-            if end is not None:
-                context.abort(grpc.StatusCode.UNAVAILABLE, end)
+            fail(context, end, made_id)
             yield event_message(ANSWER)
 
     server = grpc.server(ThreadPoolExecutor(2))
@@ -194,12 +203,33 @@ def test_a_stream_that_breaks_is_asked_for_again(flaky: Flaky, address: str) -> 
         return [type(event).__name__ for event in events]
 
     told = ["ProgressAnswer", "ProgressAnswer", "SolveAnswer"]
-    flaky.refusals = ["hang up", "break off"]
-    with EqrClient(address, retries=AT_ONCE) as client:
-        assert texts(list(client.stream(FOUR))) == told
-    flaky.refusals = ["hang up", "break off"]
-    assert texts(asyncio.run(ask())) == told
-    assert len(flaky.ids) == 6
+    for end in ("break off", Refusal("draining", "soon", headers=SOON)):
+        flaky.refusals = ["hang up", end]
+        with EqrClient(address, retries=AT_ONCE) as client:
+            assert texts(list(client.stream(FOUR))) == told
+        flaky.refusals = ["hang up", end]
+        assert texts(asyncio.run(ask())) == told
+    assert len(flaky.ids) == 12
+    flaky.refusals = [Refusal("internal_error", "no")]
+    with EqrClient(address, retries=AT_ONCE) as client, pytest.raises(ServiceFault):
+        list(client.stream(FOUR))
+    assert len(flaky.ids) == 13
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "kind"),
+    [
+        ("INTERNAL", "Received RST_STREAM with error code 2", StreamBroken),
+        ("INTERNAL", "a fault", AnswerUnreadable),
+        ("RESOURCE_EXHAUSTED", "Received RST_STREAM with error code 11", AnswerUnreadable),
+        ("CANCELLED", "Received RST_STREAM with error code 8", StreamBroken),
+    ],
+)
+def test_a_stream_that_a_proxy_resets_is_broken(code: str, details: str, kind: Any) -> None:
+    status = grpc.StatusCode[code]
+    error = grpc.aio.AioRpcError(status, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
+    call = stream_call(FOUR, {})
+    assert type(error_of(error, "grpc://RST_STREAM", call, StreamBroken)) is kind
 
 
 def test_a_stream_that_breaks_has_an_error_of_its_own(flaky: Flaky, address: str) -> None:

@@ -12,7 +12,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -21,19 +23,29 @@ from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig,
 from ray.serve.config import HTTPOptions, gRPCOptions
 
 from service import rpc_errors
-from service.client import NO_RETRIES, ConnectionFailed, EqrClient, Unavailable
+from service.client import (
+    NO_RETRIES,
+    ClientError,
+    ConnectionFailed,
+    EqrClient,
+    Unavailable,
+)
 from service.gate import REQUEST_ID
 from service.haproxy import DOMAIN, ERRORS, FRONT_HOST, UNAVAILABLE, mended
 from service.local import free_ports, front_path
+from service.messages import answer_message
+from service.orders import order_of
 from service.problems import MEDIA_TYPE, Refusal
+from service.schemas import SolveBody
 from tests.processes import alive
+from tests.service.orders import FOUR, answer
 
 BODY = b'{"grid": "."}'
 BINARY = front_path()
 
 
-def configuration(folder: Path, http: int, ingress: int, rpc: int = 0) -> Path:
-    """A file as Serve writes it, with an ingress that should listen on a port."""
+def configuration(folder: Path, http: int, *ingresses: int, rpc: int = 0) -> Path:
+    """A file as Serve writes it, with ingresses that should listen on ports."""
     add = "service.proxy.add_services"
     config = HAProxyConfig(
         socket_path=str(folder / "admin.sock"),
@@ -41,6 +53,8 @@ def configuration(folder: Path, http: int, ingress: int, rpc: int = 0) -> Path:
         server_state_file=str(folder / "server-state"),
         http_options=HTTPOptions(host="127.0.0.1", port=http),
         grpc_options=gRPCOptions(port=rpc or free_ports(1)[0], grpc_servicer_functions=[add]),
+        # As it may stand in the environment: a job would be stored twice.
+        retry_on="conn-failure empty-response",
         metrics_enabled=False,
         has_received_routes=True,
         has_received_servers=True,
@@ -52,7 +66,10 @@ def configuration(folder: Path, http: int, ingress: int, rpc: int = 0) -> Path:
             name=f"{protocol.value}-eqr",
             path_prefix="/",
             app_name="eqr",
-            servers=[ServerConfig(name="ingress", host="127.0.0.1", port=ingress)],
+            servers=[
+                ServerConfig(name=f"ingress-{port}", host="127.0.0.1", port=port)
+                for port in ingresses
+            ],
             protocol=protocol,
         )
         for protocol in RequestProtocol
@@ -64,7 +81,7 @@ def configuration(folder: Path, http: int, ingress: int, rpc: int = 0) -> Path:
 
 
 class Ingress(threading.Thread):
-    """Listens; answers GET, and closes or resets every other connection once it has the request."""
+    """Answers GET; closes, or resets, the connection of anything else once it has read it."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -79,19 +96,21 @@ class Ingress(threading.Thread):
                 connection, _ = self._socket.accept()
             except OSError:
                 return
-            with connection:
-                data = connection.recv(65536)
-                while data.startswith(b"POST") and not data.endswith(BODY):
-                    data += connection.recv(65536)
-                if data.startswith(b"GET"):
-                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-                elif b"Healthz" in data:
-                    connection.sendall(b"success")
-                elif data:
-                    self.requests.append(data)
-                    if self.resets:
-                        linger = struct.pack("ii", 1, 0)
-                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, suppress(ConnectionError):
+            while (data := connection.recv(65536)).startswith(b"GET"):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            while data.startswith(b"POST") and not data.endswith(BODY):
+                data += connection.recv(65536)
+            if b"Healthz" in data:
+                connection.sendall(b"success")
+            elif data:
+                self.requests.append(data)
+                if self.resets:
+                    linger = struct.pack("ii", 1, 0)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
     def stop(self) -> None:
         self._socket.close()
@@ -105,7 +124,7 @@ def ingress() -> Iterator[Ingress]:
     one.stop()
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes], host: str = "127.0.0.1") -> None:
+def wait_for(port: int, process: subprocess.Popen[Any], host: str = "127.0.0.1") -> None:
     while process.poll() is None:
         try:
             socket.create_connection((host, port)).close()
@@ -115,11 +134,11 @@ def wait_for(port: int, process: subprocess.Popen[bytes], host: str = "127.0.0.1
     pytest.fail(f"haproxy ended with {process.returncode}")
 
 
-@pytest.fixture
-def fronts(tmp_path: Path, ingress: Ingress) -> Iterator[tuple[str, str]]:
-    """Addresses for HTTP and gRPC."""
+@contextmanager
+def front_of(folder: Path, *ingresses: int) -> Iterator[tuple[str, str]]:
+    """Addresses of a HAProxy in front of ingresses, for HTTP and gRPC."""
     http, rpc = free_ports(2)
-    path = configuration(tmp_path, http, ingress.port, rpc)
+    path = configuration(folder, http, *ingresses, rpc=rpc)
     variables = {**os.environ, "RAY_SERVE_HAPROXY_BINARY_PATH": BINARY}
     process = subprocess.Popen([BINARY, "-db", "-f", str(path)], env=variables)
     try:
@@ -128,6 +147,13 @@ def fronts(tmp_path: Path, ingress: Ingress) -> Iterator[tuple[str, str]]:
     finally:
         process.terminate()
         process.wait()
+
+
+@pytest.fixture
+def fronts(tmp_path: Path, ingress: Ingress) -> Iterator[tuple[str, str]]:
+    """Addresses for HTTP and gRPC."""
+    with front_of(tmp_path, ingress.port) as addresses:
+        yield addresses
 
 
 @pytest.fixture
@@ -167,44 +193,84 @@ def test_a_reset_has_a_status_where_a_connection_has_been_used_before(
     assert (len(ingress.requests) > 1) == (path != "/jobs")
 
 
-MORTAL = """
+RPC_INGRESS = """
 import os, signal, sys
 from concurrent.futures import ThreadPoolExecutor
 import grpc
 
-class Mortal(grpc.GenericRpcHandler):
-    def service(self, call):
-        if call.method.endswith("SubmitJob"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        told = b"\\x0a\\x07success" if call.method.endswith("Healthz") else b""
-        return grpc.unary_unary_rpc_method_handler(lambda request, context: told)
+port, fatal, answer = sys.argv[1:]
 
-server = grpc.server(ThreadPoolExecutor(2), [Mortal()])
-server.add_insecure_port("127.0.0.1:" + sys.argv[1])
+class Ingress(grpc.GenericRpcHandler):
+    def service(self, call):
+        if call.method.endswith("Healthz"):
+            return grpc.unary_unary_rpc_method_handler(lambda *_: b"\\x0a\\x07success")
+        print(call.method, flush=True)
+        if call.method == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return grpc.unary_unary_rpc_method_handler(lambda *_: bytes.fromhex(answer))
+
+server = grpc.server(ThreadPoolExecutor(2), [Ingress()])
+server.add_insecure_port("127.0.0.1:" + port)
 server.start()
 server.wait_for_termination()
 """
-"""An ingress of gRPC that dies of a job."""
+SOLVE, SUBMIT = "/eqr.v1.Solver/Solve", "/eqr.v1.Solver/SubmitJob"
 
 
-def test_a_call_whose_ingress_dies_has_a_status_and_details(tmp_path: Path) -> None:
-    http, rpc, port = free_ports(3)
-    path = configuration(tmp_path, http, port, rpc)
-    with subprocess.Popen([sys.executable, "-c", MORTAL, str(port)]) as mortal:
-        wait_for(port, mortal)
-        process = subprocess.Popen([BINARY, "-db", "-f", str(path)])
+@contextmanager
+def rpc_ingress(port: int, answer: bytes, fatal: str = "") -> Iterator[subprocess.Popen[str]]:
+    """One that answers everything with `answer` and dies of the method `fatal`; prints methods."""
+    command = [sys.executable, "-c", RPC_INGRESS, str(port), fatal, answer.hex()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            wait_for(rpc, process)
-            with EqrClient(f"grpc://127.0.0.1:{rpc}", retries=NO_RETRIES) as client:
-                for _ in range(3):
-                    assert client.models() == []
-                with pytest.raises(Unavailable) as told:
-                    client.submit(["." * 16])
-            assert (told.value.code, told.value.detail) in ERRORS.values()
+            wait_for(port, process)
+            yield process
         finally:
-            process.terminate()
-            process.wait()
-            mortal.kill()
+            process.kill()
+
+
+def test_a_solve_whose_ingress_dies_is_tried_again_on_another(tmp_path: Path) -> None:
+    first, second = free_ports(2)
+    told = answer_message(answer(order_of(SolveBody(grid=FOUR), 1000.0))).SerializeToString()
+    with (
+        rpc_ingress(first, told, fatal=SOLVE) as mortal,
+        rpc_ingress(second, told),
+        front_of(tmp_path, first, second) as (_, rpc),
+        EqrClient(rpc, retries=NO_RETRIES) as client,
+    ):
+        for _ in range(4):
+            assert client.solve(FOUR).text
+        assert mortal.wait() == -signal.SIGKILL
+
+
+def submit_until_unavailable(client: EqrClient) -> Iterator[ClientError]:
+    """How submissions end, up to the first that finds nobody, of nine at most."""
+    for _ in range(9):
+        # An empty answer, which tells of no job, is an error too.
+        with pytest.raises(ClientError) as told:
+            client.submit([FOUR])
+        yield told.value
+        if isinstance(told.value, Unavailable):
+            return
+
+
+def test_a_job_whose_ingress_dies_has_a_status_and_is_not_tried_again(tmp_path: Path) -> None:
+    first, second = free_ports(2)
+    with (
+        rpc_ingress(first, b"", fatal=SUBMIT) as mortal,
+        rpc_ingress(second, b"") as other,
+        front_of(tmp_path, first, second) as (_, rpc),
+        EqrClient(rpc, retries=NO_RETRIES) as client,
+    ):
+        for _ in range(3):
+            assert client.models() == []
+        ends = list(submit_until_unavailable(client))
+        assert isinstance(ends[-1], Unavailable)
+        assert (ends[-1].code, ends[-1].detail) == ERRORS[502]
+        assert mortal.wait() == -signal.SIGKILL
+        other.kill()
+        assert other.stdout is not None
+        assert other.stdout.read().count(SUBMIT) == len(ends) - 1
 
 
 def test_a_job_is_not_stored_twice(front: str, ingress: Ingress) -> None:
@@ -244,7 +310,7 @@ def test_the_details_are_those_of_the_service() -> None:
 
 def test_before_there_is_an_application_no_path_is_unknown(tmp_path: Path) -> None:
     http, rpc = free_ports(2)
-    path = configuration(tmp_path, http, 1, rpc)
+    path = configuration(tmp_path, http, 1, rpc=rpc)
     text = re.sub(r"(?m)^ +(use_backend|default_backend) (HTTP|gRPC).*\n", "", path.read_text())
     empty = "\nbackend default_grpc_backend\n    mode http\n    http-request return status 200\n"
     path.write_text(text.replace("\nbackend gRPC", f"{empty}backend gRPC"))
@@ -264,7 +330,7 @@ def test_a_request_without_an_id_gets_one(front: str) -> None:
     assert len(response.headers[REQUEST_ID]) > 30
 
 
-def test_nothing_but_the_two_front_ends_listens(tmp_path: Path) -> None:
+def test_nothing_but_the_two_front_ends_listens_on_the_network(tmp_path: Path) -> None:
     text = mended(configuration(tmp_path, 1, 2).read_text())
     binds = [line.split()[1] for line in text.splitlines() if line.lstrip().startswith("bind ")]
     inside = [f"unix@{tmp_path}/{protocol}" for protocol in ("http", "grpc")]
@@ -275,12 +341,31 @@ def test_nothing_but_the_two_front_ends_listens(tmp_path: Path) -> None:
     assert not [line for line in text.splitlines() if line.split()[:2] == ["log", "127.0.0.1:514"]]
 
 
+def test_it_starts_where_few_files_may_be_open(tmp_path: Path, ingress: Ingress) -> None:
+    http, rpc = free_ports(2)
+    path = configuration(tmp_path, http, ingress.port, rpc=rpc)
+    limited = ["prlimit", "--nofile=1024", BINARY, "-db", "-f", str(path)]
+    process = subprocess.Popen(limited)
+    try:
+        wait_for(http, process)
+        assert httpx.get(f"http://127.0.0.1:{http}/models", timeout=None).status_code == 200
+        assert "maxconn 85\n" in path.read_text()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_a_configuration_without_what_is_mended_is_refused() -> None:
+    with pytest.raises(SystemExit, match="maxconn"):
+        mended("global\n    stats socket /a/b mode 600\n")
+
+
 @pytest.mark.parametrize(("host", "address"), [("::1", "[::1]"), ("::", "127.0.0.1")])
 def test_it_listens_where_it_is_told_to(
     tmp_path: Path, ingress: Ingress, host: str, address: str
 ) -> None:
     http, rpc = free_ports(2)
-    path = configuration(tmp_path, http, ingress.port, rpc)
+    path = configuration(tmp_path, http, ingress.port, rpc=rpc)
     process = subprocess.Popen(
         [BINARY, "-db", "-f", str(path)], env={**os.environ, FRONT_HOST: host}
     )
