@@ -9,7 +9,7 @@ AUDIT := .venv-audit
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-library test-service lint format type bench fuzz proto audit
+.PHONY: help venv run test test-library test-service test-e2e lint format type bench fuzz proto audit
 
 help:
 	@echo "make run     start the service here, solve one puzzle, stay up"
@@ -34,15 +34,18 @@ $(INSTALLED): pyproject.toml constraints.txt
 run: venv
 	$(BIN)/python -m service.demo
 
-# The library's tests and the service's run beside each other.
+# The three run beside each other: those of the service mostly wait for processes to start and to end.
 test: lint type
-	$(MAKE) --no-print-directory --jobs=2 --keep-going test-library test-service
+	$(MAKE) --no-print-directory --jobs=3 --keep-going test-library test-service test-e2e
 
 test-library: venv
 	$(BIN)/python -m pytest --ignore=tests/e2e --ignore=tests/service
 
 test-service: venv
-	$(BIN)/python -m pytest tests/e2e tests/service
+	$(BIN)/python -m pytest tests/service
+
+test-e2e: venv
+	$(BIN)/python -m pytest tests/e2e
 
 lint: venv
 	$(BIN)/ruff check .
