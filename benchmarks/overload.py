@@ -25,6 +25,7 @@ from eqr_core.cli import options
 from eqr_core.cli.bench import activity
 from eqr_core.cli.group import Commands
 from eqr_core.engine.budget import Budget
+from eqr_core.errors import EqrError
 from service.bench.load import Load, Plan
 from service.bench.puzzles import draw, parse_mix, read_rows
 from service.bench.summary import summarise
@@ -86,6 +87,11 @@ def main(
             note("capacity")
             before = _run(load(capacity_seconds, None, LONG_MS), service, LONG_MS)
             rate = times * before.document["throughput"]
+            if not rate:
+                raise EqrError(
+                    f"no puzzle was answered within {capacity_seconds:g} s of --capacity-seconds: "
+                    "this machine wants more of them, or a smaller budget"
+                )
             note(f"{rate:.0f} requests a second for {seconds:.0f} s")
             over = _run(load(seconds, rate, deadline_ms), service, deadline_ms)
             note("capacity again")
