@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import ceil, inf
+from math import ceil, exp, inf
 from time import monotonic
 
 from eqr_core.engine.budget import Budget
@@ -18,15 +18,17 @@ from service.problems import Refusal
 
 LEARNING = 0.1
 """Weight of the newest answer in the share of their budgets that answers spend."""
-PATIENCE = 0.7
-"""Share of its time that a request may wait for others: the estimate is rough."""
+PATIENCE = 0.5
+"""Share of its time that a request may wait for others. A machine may be a third slower in the
+next minute than in the last, and a queue that is longer than the slots adds no throughput."""
 LONGEST_RETRY = 20
 """Seconds; deadlines and clients that leave may make room before the estimate says so."""
 UNCHECKED = 0.25
 """So many requests a slot are taken without a look at their time. One a slot would be too many:
 requests of many outer steps share the processor, and none of them would be done in time."""
-MEASURED_SECONDS = 0.5
-"""Of ticks, at least, from which the speed is taken."""
+MEASURED_SECONDS = 5.0
+"""Of ticks, about, from which the speed is taken. Under overload the fastest moment decides how
+many requests are taken, so the moments must not be short."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +50,7 @@ class Load:
         self._cut = False
         self._before = (monotonic(), since)
         self._measured = since
-        self._speed = 0.0
+        self._recent_steps = self._recent_seconds = 0.0
 
     @contextmanager
     def taken(self, budget: Budget, end: float = inf, priority: int = 0) -> Iterator[None]:
@@ -109,11 +111,14 @@ class Load:
         }
 
     def _measure(self, stats: Stats) -> float:
+        """Outer steps a second in the latest ticks; older ones count for less and less."""
         seconds = stats.tick_seconds - self._measured.tick_seconds
-        if seconds >= MEASURED_SECONDS or (seconds > 0 and not self._speed):
-            self._speed = (stats.outer_steps - self._measured.outer_steps) / seconds
-            self._measured = stats
-        return self._speed
+        fade = exp(-seconds / MEASURED_SECONDS)
+        steps = stats.outer_steps - self._measured.outer_steps
+        self._recent_steps = fade * self._recent_steps + steps
+        self._recent_seconds = fade * self._recent_seconds + seconds
+        self._measured = stats
+        return self._recent_steps / self._recent_seconds if self._recent_seconds else 0.0
 
 
 def ceiling_of(budget: Budget) -> int:

@@ -37,9 +37,9 @@ GROUP_VALUES = 65_536
 """State values in one group at most, so that its tensors stay in cache."""
 MATRIX_MIXERS, MATRIX_GROUP_VALUES = ("token", "attention"), 400_000
 """The same where products of matrices take most of the time."""
-THREAD_ROWS = 4
-"""Rows that a thread of native code steps in one call at most, after which a deadline is looked
-at; fewer where they are large, and one always."""
+THREAD_ROWS, THREAD_VALUES = 4, 200_000
+"""Rows that a thread of native code steps in one call, and state values of them, at most; one row
+always. Calls and their threads cost time, and after each a deadline is looked at: some 20 ms."""
 
 
 def arithmetic(config: OperatorConfig, compiled: bool = False) -> str:
@@ -75,7 +75,7 @@ class Runner:
         self.group_sizes: tuple[int, ...] = (1,)
         if self._native:
             threads, values = torch.get_num_threads(), torch.Size(operator.state_shape).numel()
-            each = max(1, min(THREAD_ROWS, GROUP_VALUES // values))
+            each = max(1, min(THREAD_ROWS, THREAD_VALUES // values))
             self.group_sizes = tuple(range(each * threads, 0, -1))
         elif compiled:
             self._outer_step = CompiledStep(operator)

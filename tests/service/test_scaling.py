@@ -118,21 +118,32 @@ def test_a_request_that_would_wait_too_long_is_refused_at_once() -> None:
         check(200.0, 0.1)  # nothing is known of what requests take
         one.learn(BUDGET, 512)  # so each takes half a second
         check(99.0, 0.1)  # it goes before both
-        check(200.0, 0.8)
+        check(200.0, 1.01)
         with pytest.raises(Refusal) as refused:
-            check(200.0, 0.7)
+            check(200.0, 0.99)
         assert refused.value.code == "queue_full"
         assert refused.value.headers["Retry-After"] == "1"
-        check(300.0, 1.5)
+        check(300.0, 2.01)
         with pytest.raises(Refusal):
-            check(300.0, 1.4)
+            check(300.0, 1.99)
         check(300.0, 0.1, priority=-1)
         one.learn(BUDGET, 0)  # a full grid tells nothing
         one.learn(BUDGET, 8, cut=True)  # nor does one that hardly began
         with pytest.raises(Refusal):
-            check(300.0, 1.4)
+            check(300.0, 1.99)
     with one.taken(BUDGET, end=100.0):
         check(200.0, 0.1)  # a slot is free
+
+
+def test_one_fast_moment_does_not_make_a_fast_solver() -> None:
+    one = Load(Stats(), slots=1)
+    assert one.report(Stats(outer_steps=10_000, tick_seconds=10.0))["nfe_per_second"] == 1000
+    moment = one.report(Stats(outer_steps=10_400, tick_seconds=10.1))
+    assert 1000 < moment["nfe_per_second"] < 1200
+    for second in range(1, 30):
+        slow = Stats(outer_steps=10_400 + 500 * second, tick_seconds=10.1 + second)
+        last = one.report(slow)
+    assert last["nfe_per_second"] == pytest.approx(500, rel=0.02)
 
 
 def test_answers_that_all_are_cut_tell_that_there_is_too_much() -> None:

@@ -58,7 +58,7 @@ int eqr_grid_forward(const GridShape* s, const GridWeights* weights, int64_t row
         const long cells = s->rows * s->columns, size = cells * s->hidden;
         const long kept = eqr_grid_kept(s), input = input_size(*s);
         bf16* scratch = arena.take<bf16>(threads * 2 * input);
-        share_out(s->amx, threads, rows, [&](long t, long row) {
+        share_out(Shares::ready, s->amx, threads, rows, [&](long t, long row) {
             const Draws draw{noise, draws, first + row, size};
             const Embedding embedding = embedding_of(e, kinds, row, cells, s->hidden);
             bf16* to = inputs ? inputs + row * kept : scratch + t * 2 * input;
@@ -80,7 +80,7 @@ int eqr_grid_backward(const GridShape* s, const GridWeights* weights, int64_t ro
         for (const GridBackward& worker : workers) worker.clear();
         const long c = s->hidden, h = s->inner, cells = s->rows * s->columns, size = cells * c;
         const long kept = eqr_grid_kept(s), near = NEIGHBOURS * c;
-        share_out(s->amx, threads, rows, [&](long t, long row) {
+        share_out(Shares::even, s->amx, threads, rows, [&](long t, long row) {
             workers[t].run(d_end + row * size, kinds + row * cells, inputs + row * kept,
                            d_z ? d_z + row * size : nullptr);
         });

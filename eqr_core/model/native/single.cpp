@@ -97,7 +97,7 @@ int step(const typename Mixer::Shape& s, char* packed, const ReadOut& read, long
             const typename Mixer::template Packed<decltype(f)> weights(held, s);
             const typename Mixer::Plan plan(s);
             auto workers = crew<Mixer, decltype(f)>(arena, s, plan, weights, threads);
-            share_out(s.amx, threads, rows, [&](long t, long row) {
+            share_out(Shares::ready, s.amx, threads, rows, [&](long t, long row) {
                 const float* draws = noise ? noise + row * s.updates * size : nullptr;
                 residual[row] = workers[t].run(z + slots[row] * size, e + slots[row] * size, draws,
                                                read, tokens + row * cells);

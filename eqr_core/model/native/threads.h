@@ -1,6 +1,7 @@
 // Sharing rows out among threads, and what may go wrong in a call.
 #pragma once
 
+#include <atomic>
 #include <exception>
 #include <optional>
 #include <thread>
@@ -21,16 +22,25 @@ int guarded(Call call) noexcept {
     }
 }
 
-// work(t, row) for every row: an even run of rows for each t < threads. work throws nothing. Tiles
-// are touched with `amx` only: a process that may not use them is killed for configuring them.
+// work(t, row) for every row, on threads numbered t < threads: an even run of rows for each, so
+// that sums that threads keep are the same each time; or, where `ready`, whichever row is next for
+// whoever is ready, so that a thread that the system stops holds up its one row alone. work throws
+// nothing. Tiles are touched with `amx` only: a process that may not use them is killed for
+// configuring them.
+enum class Shares { even, ready };
+
 template <typename Work>
-void share_out(bool amx, long threads, long rows, Work work) {
+void share_out(Shares shares, bool amx, long threads, long rows, Work work) {
+    std::atomic<long> next = 0;
     auto part = [&](long t) {
 #ifdef __AMX_BF16__
         std::optional<Tiles> tiles;
         if (amx) tiles.emplace();
 #endif
-        for (long row = rows * t / threads; row < rows * (t + 1) / threads; ++row) work(t, row);
+        if (shares == Shares::ready)
+            for (long row; (row = next++) < rows;) work(t, row);
+        else
+            for (long row = rows * t / threads; row < rows * (t + 1) / threads; ++row) work(t, row);
     };
     std::vector<std::thread> others;
     long started = 1;

@@ -50,7 +50,7 @@ int eqr_units_forward(const Shape* s, const Weights* weights, int64_t rows, cons
         auto workers = crew<Forward>(arena, *s, layers, threads);
         const long size = s->candidates * s->hidden, input = s->padded * s->hidden;
         bf16* scratch = arena.take<bf16>(threads * input);
-        share_out(s->amx, threads, rows, [&](long t, long row) {
+        share_out(Shares::ready, s->amx, threads, rows, [&](long t, long row) {
             const Draws draw{noise, draws, first + row, size};
             const Embedding embedding = embedding_of(e, kinds, row, s->candidates, s->hidden);
             bf16* kept = inputs ? inputs + row * s->updates * input : scratch + t * input;
@@ -71,7 +71,7 @@ int eqr_units_backward(const Shape* s, const Weights* weights, int64_t rows, con
         auto workers = crew<Backward>(arena, *s, layers, threads);
         for (const Backward& worker : workers) worker.clear();
         const long c = s->hidden, h = s->inner, size = s->candidates * c, input = s->padded * c;
-        share_out(s->amx, threads, rows, [&](long t, long row) {
+        share_out(Shares::even, s->amx, threads, rows, [&](long t, long row) {
             workers[t].run(d_end + row * size, kinds + row * s->candidates,
                            inputs + row * s->updates * input, input, d_z ? d_z + row * size : nullptr);
         });
