@@ -7,9 +7,10 @@ from time import monotonic
 
 from service.problems import Refusal
 
-OPEN_SECONDS = 0.05
-"""A full queue does not run empty in this time, and what is refused once may come again after a
-second at the soonest."""
+OPEN_SHARE, MOST_OPEN_SECONDS = 0.01, 1.0
+"""Open for this share of the time that the refused request had, and no longer: a full queue is a
+good part of that time (`service/load.py`), so it does not run empty, and what is refused may come
+again after a second at the soonest."""
 ENOUGH = 3
 """So many refusals in a row, without an answer between: not just one of several solvers is full."""
 ALIKE = 1.05
@@ -60,7 +61,8 @@ class Breaker:
         self._in_a_row += 1
         if self._in_a_row >= ENOUGH:
             self._refused = urgency, refusal
-            self._until = monotonic() + OPEN_SECONDS
+            open_seconds = min(MOST_OPEN_SECONDS, OPEN_SHARE * urgency.seconds)
+            self._until = monotonic() + open_seconds
 
     def answered(self) -> None:
         """A solver took a request."""

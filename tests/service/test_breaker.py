@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service import breaker
-from service.breaker import ENOUGH, OPEN_SECONDS, Breaker, Urgency
+from service.breaker import ENOUGH, MOST_OPEN_SECONDS, OPEN_SHARE, Breaker, Urgency
 from service.problems import Refusal
 
 FULL = Refusal("queue_full", "full", headers={"Retry-After": "7"})
@@ -30,11 +30,22 @@ def test_it_opens_after_refusals_in_a_row_and_closes_again(clock: list[float]) -
     with pytest.raises(Refusal) as refused:
         one.check(Urgency(0, 10.0))
     assert refused.value.headers["Retry-After"] == "7"
-    clock[0] += OPEN_SECONDS
+    clock[0] += 0.9 * OPEN_SHARE * 10.0
+    with pytest.raises(Refusal):
+        one.check(Urgency(0, 10.0))
+    clock[0] += 0.1 * OPEN_SHARE * 10.0 + 1e-9
     one.check(Urgency(0, 10.0))
     one.refused(Urgency(0, 10.0), FULL)
     with pytest.raises(Refusal):
         one.check(Urgency(0, 10.0))
+
+
+def test_who_can_wait_for_an_hour_is_not_refused_for_long(clock: list[float]) -> None:
+    one = Breaker()
+    for _ in range(ENOUGH):
+        one.refused(Urgency(0, 3600.0), FULL)
+    clock[0] += MOST_OPEN_SECONDS
+    one.check(Urgency(0, 3600.0))
 
 
 def test_only_a_full_queue_opens_it(clock: list[float]) -> None:
