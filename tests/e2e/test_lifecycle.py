@@ -155,7 +155,11 @@ def solves_by_replica(url: str) -> list[float]:
     return list(replicas.values())
 
 
-def test_a_service_whose_ray_has_died_says_so(own_model: Path, tmp_path: Path) -> None:
+def test_a_service_whose_ray_has_died_says_so(
+    own_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # How long Ray's own processes look for it before they end; a minute if nothing is said.
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     with serving(tmp_path, "--models", str(own_model)) as server:
         (gcs,) = [
             process
