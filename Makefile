@@ -34,7 +34,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 run: venv
 	$(BIN)/python -m service.demo
 
-# The three run beside each other: those of the service mostly wait for processes to start and to end.
+# The three run beside each other: the service's mostly wait for processes to start and to end.
 test: lint type
 	$(MAKE) --no-print-directory --jobs=3 --keep-going test-library test-service test-e2e
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
 
 from service.problems import Refusal
 
-OPEN_SHARE, MOST_OPEN_SECONDS = 0.01, 1.0
-"""Open for this share of the time that the refused request had, and no longer: a full queue is a
-good part of that time (`service/load.py`), so it does not run empty, and what is refused may come
-again after a second at the soonest."""
+LEAST_OPEN_SECONDS = 0.05
+"""Open for so long where the refusal does not hold for longer."""
 ENOUGH = 3
-"""So many refusals in a row, without an answer between: not just one of several solvers is full."""
+"""So many calls refused in a row, without an answer between: not just one of several solvers is
+full."""
 ALIKE = 1.05
 """Times that differ by no more than this factor count as the same."""
 
@@ -34,7 +34,7 @@ class Urgency:
 
 
 class Breaker:
-    """Opens for a moment after several ``queue_full`` in a row, for requests like the last refused.
+    """Opens after several ``queue_full`` in a row, for requests like the last refused.
 
     While it is open such a request costs a fraction of a millisecond rather than a journey to a
     solver. Others go there.
@@ -47,23 +47,29 @@ class Breaker:
 
     def check(self, urgency: Urgency) -> None:
         """Raise a Refusal ``queue_full`` where a solver would."""
-        if self._refused is None or monotonic() >= self._until:
+        left = self._until - monotonic()
+        if self._refused is None or left <= 0:
             return
         refused, refusal = self._refused
         if urgency.is_refused_with(refused):
             # Not that very refusal: it keeps the frames of every place it was raised at.
-            raise Refusal("queue_full", "the solvers are full", headers=refusal.headers)
+            detail = (
+                f"a request with {refused.seconds:.1f} s of priority {refused.priority} found the "
+                f"solvers full; those like it are not asked again for {left:.2f} s"
+            )
+            raise Refusal("queue_full", detail, headers=refusal.headers)
 
-    def refused(self, urgency: Urgency, refusal: Refusal) -> None:
-        """A solver refused a request."""
-        if refusal.code != "queue_full":
-            return
-        self._in_a_row += 1
-        if self._in_a_row >= ENOUGH:
-            self._refused = urgency, refusal
-            open_seconds = min(MOST_OPEN_SECONDS, OPEN_SHARE * urgency.seconds)
-            self._until = monotonic() + open_seconds
-
-    def answered(self) -> None:
-        """A solver took a request."""
-        self._in_a_row = 0
+    def ended(self, ends: Sequence[tuple[Urgency, object]]) -> None:
+        """A call to a solver has ended so for each of its requests."""
+        full: list[tuple[Urgency, Refusal]] = []
+        for urgency, end in ends:
+            if not isinstance(end, Refusal):
+                self._in_a_row = 0
+                return
+            if end.code == "queue_full":
+                full.append((urgency, end))
+        self._in_a_row += bool(full)
+        if full and self._in_a_row >= ENOUGH:
+            self._refused = full[-1]
+            holds = self._refused[1].holds_seconds
+            self._until = monotonic() + max(LEAST_OPEN_SECONDS, holds)

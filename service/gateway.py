@@ -124,6 +124,7 @@ class Gateway:
         except BaseException:
             response.cancel()
             raise
+        self._breaker.ended(list(zip(map(_urgency, orders), outcomes, strict=True)))
         return outcomes
 
     async def _run(self, send: Send, order: Order) -> SolveAnswer:
@@ -131,9 +132,7 @@ class Gateway:
         async with self._wait_for(order):
             outcome = await _once_more(lambda: send(order))
         if isinstance(outcome, Refusal):
-            self._breaker.refused(_urgency(order), outcome)
             raise outcome
-        self._breaker.answered()
         return outcome
 
     async def stream(self, order: Order) -> AsyncGenerator[ProgressAnswer | SolveAnswer, None]:
@@ -164,12 +163,11 @@ class Gateway:
             while True:
                 async with self._wait_for(order):
                     event = await anext(response, None)
-                if isinstance(event, Refusal):
-                    self._breaker.refused(_urgency(order), event)
-                    raise event
                 if event is None:
                     return
-                self._breaker.answered()
+                self._breaker.ended([(_urgency(order), event)])
+                if isinstance(event, Refusal):
+                    raise event
                 yield event
         except DeploymentUnavailableError:
             raise Refusal("not_ready", "the solver could not be started") from None

@@ -90,7 +90,8 @@ class _Front:
     folder: str
     """For their sockets."""
     clients: int
-    """Connections that one takes: as many as Serve asks for, if so many files may be open."""
+    """Connections, or requests inside, that each takes: as many as Serve asks for, if so many files
+    may be open."""
 
 
 def mended(configuration: str, host: str | None = None) -> str:
@@ -120,7 +121,8 @@ def _mended(section: str, front: _Front) -> str:
     if section.startswith("global"):
         private = section.replace(" mode 666 ", " mode 600 ")
         quiet = re.sub(r"^ +log .*\n", "", private, flags=re.M)
-        # A request inside counts as a connection too: those of clients must leave room for it.
+        # A request inside counts as a connection too, and over gRPC a client's connection carries
+        # many: what is too much waits outside (the server's maxconn), so that all four fit.
         return re.sub(r"^ +maxconn .*$", f"    maxconn {4 * front.clients}", quiet, flags=re.M)
     if section.startswith("defaults"):
         lines = [line for line in section.splitlines() if not line.lstrip().startswith("errorfile")]
@@ -161,7 +163,7 @@ def _in_two(section: str, front: _Front, socket: str, outside: str, inside: str)
 backend {name}_inside
     option http-server-close
     retry-on conn-failure empty-response 502
-    server inside {path}{protocol} max-reuse 0
+    server inside {path}{protocol} max-reuse 0 maxconn {front.clients}
 {section[: found.start()]}    bind {path} mode 600{protocol}
     http-request set-var({_ID}) req.fhdr(x-request-id){inside}
 {section[found.end() :]}"""

@@ -25,7 +25,11 @@ LONGEST_RETRY = 20
 """Seconds; deadlines and clients that leave may make room before the estimate says so."""
 UNCHECKED = 0.25
 """So many requests a slot are taken without a look at their time. One a slot would be too many:
-requests of many outer steps share the processor, and none of them would be done in time."""
+requests of many outer steps share the processor, and none of them would be done in time. The speed
+is measured beyond that too: a few rows may leave most threads idle."""
+SAME_SHARE, MOST_SAME_SECONDS = 0.01, 1.0
+"""For this share of the time that a refused request had, and no longer, one like it is refused too:
+the queue is a good part of that time, so it does not run empty."""
 MEASURED_SECONDS = 5.0
 """Of ticks, about, from which the speed is taken. Under overload the fastest moment decides how
 many requests are taken, so the moments must not be short."""
@@ -49,8 +53,9 @@ class Load:
         self._answers = 0
         self._cut = False
         self._before = (monotonic(), since)
+        self._speed = 0.0
         self._measured = since
-        self._recent_steps = self._recent_seconds = 0.0
+        self._weight = self._weighted = 0.0
 
     @contextmanager
     def taken(self, budget: Budget, end: float = inf, priority: int = 0) -> Iterator[None]:
@@ -79,21 +84,21 @@ class Load:
         unseen. Before the first answer nothing is known; where deadlines cut the first ones,
         requests are thought to take all of their budgets.
         """
-        if len(self._in_hand) < self._slots * UNCHECKED or not (self._answers or self._cut):
-            return
         speed = self._measure(stats)
+        if not self._is_much or not (self._answers or self._cut):
+            return
         before = sum(
             held.ceiling for held in self._in_hand if (held.priority, held.end) <= (priority, end)
         )
         wait = self._share * before / speed if speed else 0.0
-        if wait > PATIENCE * left_seconds:
+        most = PATIENCE * left_seconds
+        if wait > most:
             raise Refusal(
                 "queue_full",
-                f"requests that go first take {wait:.1f} s more, and this one has "
-                f"{left_seconds:.1f} s",
-                headers={
-                    "Retry-After": str(min(LONGEST_RETRY, ceil(wait - PATIENCE * left_seconds)))
-                },
+                f"requests that go first take {wait:.1f} s more; this one has {left_seconds:.1f} s "
+                f"and may wait for {most:.1f} s of them",
+                headers={"Retry-After": str(min(LONGEST_RETRY, ceil(wait - most)))},
+                holds_seconds=min(MOST_SAME_SECONDS, SAME_SHARE * left_seconds),
             )
 
     def report(self, stats: Stats) -> dict[str, float]:
@@ -104,21 +109,30 @@ class Load:
         now = monotonic()
         (then, before), self._before = self._before, (now, stats)
         seconds = stats.tick_seconds - before.tick_seconds
+        if seconds:
+            self._speed = (stats.outer_steps - before.outer_steps) / seconds
         return {
             "nfe": self._share * sum(held.ceiling for held in self._in_hand),
             "busy": min(1.0, seconds / max(now - then, 1e-9)),
-            "nfe_per_second": self._measure(stats),
+            "nfe_per_second": self._speed,
         }
 
     def _measure(self, stats: Stats) -> float:
-        """Outer steps a second in the latest ticks; older ones count for less and less."""
+        """Outer steps a second while there was much to do, 0 before; what is older fades."""
         seconds = stats.tick_seconds - self._measured.tick_seconds
-        fade = exp(-seconds / MEASURED_SECONDS)
         steps = stats.outer_steps - self._measured.outer_steps
-        self._recent_steps = fade * self._recent_steps + steps
-        self._recent_seconds = fade * self._recent_seconds + seconds
         self._measured = stats
-        return self._recent_steps / self._recent_seconds if self._recent_seconds else 0.0
+        if seconds and self._is_much:
+            # An interval fades within itself too: an hour weighs little more than five seconds.
+            fade = exp(-seconds / MEASURED_SECONDS)
+            self._weight = fade * self._weight + 1 - fade
+            self._weighted = fade * self._weighted + (1 - fade) * steps / seconds
+        return self._weighted / self._weight if self._weight else 0.0
+
+    @property
+    def _is_much(self) -> bool:
+        """Whether there are so many requests in hand that the time of others is looked at."""
+        return len(self._in_hand) >= self._slots * UNCHECKED
 
 
 def ceiling_of(budget: Budget) -> int:

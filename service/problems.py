@@ -38,7 +38,10 @@ RETRY_AFTER_SECONDS = {
 
 
 class Refusal(Exception):
-    """A request that gets a problem document instead of an answer."""
+    """A request that gets a problem document instead of an answer.
+
+    For `holds_seconds` a solver that refused so would refuse what is like that request too.
+    """
 
     def __init__(
         self,
@@ -46,11 +49,13 @@ class Refusal(Exception):
         detail: str,
         errors: Sequence[FieldProblem] = (),
         headers: Mapping[str, str] | None = None,
+        holds_seconds: float = 0.0,
     ) -> None:
-        super().__init__(code, detail, tuple(errors), headers)
+        super().__init__(code, detail, tuple(errors), headers, holds_seconds)
         self.code = code
         self.detail = detail
         self.errors = tuple(errors)
+        self.holds_seconds = holds_seconds
         self._headers = dict(headers or {})
 
     @property

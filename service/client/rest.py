@@ -77,7 +77,8 @@ class RestTransport:
                     if reader.ended:
                         return
         except httpx.HTTPError as error:
-            raise _connection_failed(self._http.base_url, error, failed) from None
+            given = seconds is not None and seconds <= SILENT_SECONDS
+            raise _connection_failed(self._http.base_url, error, failed, given) from None
         raise StreamBroken(f"{self._http.base_url}: the stream was cut off")
 
     def close(self) -> None:
@@ -118,7 +119,8 @@ class AsyncRestTransport:
                     if reader.ended:
                         return
         except httpx.HTTPError as error:
-            raise _connection_failed(self._http.base_url, error, failed) from None
+            given = seconds is not None and seconds <= SILENT_SECONDS
+            raise _connection_failed(self._http.base_url, error, failed, given) from None
         raise StreamBroken(f"{self._http.base_url}: the stream was cut off")
 
     async def close(self) -> None:
@@ -158,10 +160,14 @@ def _timeout(seconds: float | None, silent: float = LONGEST_SECONDS) -> httpx.Ti
 
 
 def _connection_failed(
-    server: httpx.URL, error: httpx.HTTPError, failed: type[ConnectionFailed] = ConnectionFailed
+    server: httpx.URL,
+    error: httpx.HTTPError,
+    failed: type[ConnectionFailed] = ConnectionFailed,
+    given: bool = True,
 ) -> ConnectionFailed:
+    """`given` says whether the time to wait for an answer was the caller's."""
     late = isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout)
-    kind = TimedOut if late else failed
+    kind = TimedOut if late and given else failed
     return kind(f"{server}: {str(error) or type(error).__name__}")
 
 

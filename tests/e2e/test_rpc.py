@@ -191,6 +191,8 @@ def test_a_client_that_goes_away_frees_its_slots(stub: Any, server_url: str, str
 def test_a_full_queue_is_told_at_once(stub: Any, server_url: str) -> None:
     request = pb.SolveRequest(grid=NINE, budget=pb.Budget(depth=4096, stop=pb.STOP_EXHAUSTED))
     request.budget.breadth = 1
+    # A time of its own: what is like the refused may not reach a solver for a moment.
+    request.budget.deadline_ms = 50_000
     seen, first = [], threading.Event()
     calls = []
 

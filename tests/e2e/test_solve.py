@@ -168,7 +168,8 @@ def test_a_full_queue_is_told_at_once(server_url: str) -> None:
     async def flood() -> list[TooManyRequests]:
         refused: list[TooManyRequests] = []
         async with AsyncEqrClient(server_url, retries=NO_RETRIES) as client:
-            budget = {**LONG, "breadth": 1}
+            # A time of its own: what is like the refused may not reach a solver for a moment.
+            budget = {**LONG, "breadth": 1, "deadline_ms": 50_000}
             running = {
                 asyncio.create_task(client.solve(NINE, budget=budget, seed=seed))
                 for seed in range(SLOTS + QUEUE + 20)

@@ -96,6 +96,14 @@ needs_kernels = pytest.mark.skipif(
 )
 
 
+@needs_kernels
+@pytest.mark.parametrize(("hidden", "each"), [(32, 4), (64, 4), (128, 2), (512, 1)])
+def test_a_thread_steps_more_rows_a_call_where_they_are_small(hidden: int, each: int) -> None:
+    operator = Operator(tiny.config(hidden=hidden), Sudoku(box=(3, 3)))
+    sizes = Runner(operator, SlotPool(operator, 1)).group_sizes
+    assert sizes == tuple(range(each * torch.get_num_threads(), 0, -1))
+
+
 @pytest.fixture
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     before = torch.get_num_threads()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 from service import breaker
-from service.breaker import ENOUGH, MOST_OPEN_SECONDS, OPEN_SHARE, Breaker, Urgency
+from service.breaker import ENOUGH, LEAST_OPEN_SECONDS, Breaker, Urgency
 from service.problems import Refusal
 
-FULL = Refusal("queue_full", "full", headers={"Retry-After": "7"})
+FULL = Refusal("queue_full", "full", headers={"Retry-After": "7"}, holds_seconds=0.5)
+COUNTED = Refusal("queue_full", "full")
+USUAL = Urgency(0, 10.0)
+ANSWER = object()
 
 
 @pytest.fixture
@@ -22,43 +25,55 @@ def test_it_opens_after_refusals_in_a_row_and_closes_again(clock: list[float]) -
     one = Breaker()
     for _ in range(2):
         for _ in range(ENOUGH - 1):
-            one.refused(Urgency(0, 10.0), FULL)
-            one.check(Urgency(0, 10.0))
-        one.answered()
+            one.ended([(USUAL, FULL)])
+            one.check(USUAL)
+        one.ended([(USUAL, ANSWER)])
     for _ in range(ENOUGH):
-        one.refused(Urgency(0, 10.0), FULL)
-    with pytest.raises(Refusal) as refused:
-        one.check(Urgency(0, 10.0))
-    assert refused.value.headers["Retry-After"] == "7"
-    clock[0] += 0.9 * OPEN_SHARE * 10.0
+        one.ended([(USUAL, FULL)])
+    with pytest.raises(Refusal, match=r"10\.0 s of priority 0 .* for 0\.50 s") as told:
+        one.check(USUAL)
+    assert told.value.headers["Retry-After"] == "7"
+    clock[0] += 0.49
     with pytest.raises(Refusal):
-        one.check(Urgency(0, 10.0))
-    clock[0] += 0.1 * OPEN_SHARE * 10.0 + 1e-9
-    one.check(Urgency(0, 10.0))
-    one.refused(Urgency(0, 10.0), FULL)
+        one.check(USUAL)
+    clock[0] += 0.01 + 1e-9
+    one.check(USUAL)
+    one.ended([(USUAL, FULL)])
     with pytest.raises(Refusal):
-        one.check(Urgency(0, 10.0))
+        one.check(USUAL)
 
 
-def test_who_can_wait_for_an_hour_is_not_refused_for_long(clock: list[float]) -> None:
+def test_it_is_open_for_a_moment_where_the_solver_knows_of_no_time(clock: list[float]) -> None:
     one = Breaker()
     for _ in range(ENOUGH):
-        one.refused(Urgency(0, 3600.0), FULL)
-    clock[0] += MOST_OPEN_SECONDS
-    one.check(Urgency(0, 3600.0))
+        one.ended([(USUAL, COUNTED)])
+    with pytest.raises(Refusal):
+        one.check(USUAL)
+    clock[0] += LEAST_OPEN_SECONDS + 1e-9
+    one.check(USUAL)
+
+
+def test_many_refusals_of_one_call_count_once(clock: list[float]) -> None:
+    one = Breaker()
+    for _ in range(ENOUGH - 1):
+        one.ended([(USUAL, FULL)] * 8)
+        one.check(USUAL)
+    one.ended([(USUAL, FULL)] * 7 + [(USUAL, ANSWER)])
+    one.ended([(USUAL, FULL)] * 8)
+    one.check(USUAL)
 
 
 def test_only_a_full_queue_opens_it(clock: list[float]) -> None:
     one = Breaker()
     for _ in range(2 * ENOUGH):
-        one.refused(Urgency(0, 10.0), Refusal("unknown_model", "there is none"))
-    one.check(Urgency(0, 10.0))
+        one.ended([(USUAL, Refusal("unknown_model", "there is none"))])
+    one.check(USUAL)
 
 
 def test_what_is_not_like_the_refused_is_let_through(clock: list[float]) -> None:
     one = Breaker()
     for _ in range(ENOUGH):
-        one.refused(Urgency(0, 10.0), FULL)
+        one.ended([(USUAL, FULL)])
     for other in (Urgency(-1, 10.0), Urgency(0, 11.0), Urgency(0, 5.0)):
         one.check(other)
     for like in (Urgency(1, 10.0), Urgency(0, 9.9), Urgency(0, 10.1)):

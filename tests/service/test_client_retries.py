@@ -32,6 +32,7 @@ from service.client import (
     TimedOut,
     TooManyRequests,
     Unavailable,
+    rest,
 )
 from service.client.calls import stream_call
 from service.client.errors import FellBehind, problem_of, service_error
@@ -44,7 +45,7 @@ from service.messages import event_message
 from service.orders import order_of
 from service.problems import Refusal
 from service.rpc_errors import status_of
-from service.schemas import JobAnswer, ProgressAnswer, SolveBody
+from service.schemas import JobAnswer, ProgressAnswer, SolveAnswer, SolveBody
 from service.sse import event_bytes
 from service.stubs import solver_pb2 as pb
 from service.stubs.solver_pb2_grpc import SolverServicer, add_SolverServicer_to_server
@@ -120,6 +121,8 @@ def http(flaky: Flaky) -> Iterator[str]:
             self.end_headers()
             for event in sent:
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
+            if end == "fall silent":
+                self.rfile.read()  # until the client leaves
             self.close_connection = True
 
         def log_message(self, format: str, *arguments: object) -> None:
@@ -242,6 +245,26 @@ def test_a_stream_that_breaks_has_an_error_of_its_own(flaky: Flaky, address: str
         assert isinstance(next(events), ProgressAnswer)
         with pytest.raises(StreamBroken):
             next(events)
+
+
+def test_a_stream_that_falls_silent_is_broken(
+    flaky: Flaky, http: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest, "SILENT_SECONDS", 0.2)
+    flaky.refusals = ["fall silent"]
+    with EqrClient(http, retries=NO_RETRIES) as client, pytest.raises(StreamBroken):
+        list(client.stream(FOUR, timeout=60))
+    flaky.refusals = ["fall silent"]
+    with EqrClient(http, retries=NO_RETRIES) as client, pytest.raises(TimedOut):
+        list(client.stream(FOUR, timeout=0.1))
+
+    async def ask() -> list[Event]:
+        async with AsyncEqrClient(http, retries=AT_ONCE) as client:
+            return [event async for event in client.stream(FOUR)]
+
+    flaky.refusals = ["fall silent"]
+    *_, last = asyncio.run(ask())
+    assert isinstance(last, SolveAnswer)
 
 
 def test_attempts_come_to_an_end(flaky: Flaky, address: str) -> None:

@@ -12,10 +12,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 from ray.serve._private.common import RequestProtocol
@@ -44,8 +45,10 @@ BODY = b'{"grid": "."}'
 BINARY = front_path()
 
 
-def configuration(folder: Path, http: int, *ingresses: int, rpc: int = 0) -> Path:
-    """A file as Serve writes it, with ingresses that should listen on ports."""
+def configuration(
+    folder: Path, http: int, *ingresses: int, rpc: int = 0, for_rpc: int | None = None
+) -> Path:
+    """A file as Serve writes it, with ingresses that should listen on ports; one for gRPC alone."""
     add = "service.proxy.add_services"
     config = HAProxyConfig(
         socket_path=str(folder / "admin.sock"),
@@ -59,6 +62,7 @@ def configuration(folder: Path, http: int, *ingresses: int, rpc: int = 0) -> Pat
         has_received_routes=True,
         has_received_servers=True,
     )
+    rpc_ingresses = ingresses if for_rpc is None else [for_rpc]
     path = folder / "haproxy.cfg"
     haproxy = HAProxyApi(cfg=config, config_file_path=str(path))
     backends = [
@@ -68,7 +72,7 @@ def configuration(folder: Path, http: int, *ingresses: int, rpc: int = 0) -> Pat
             app_name="eqr",
             servers=[
                 ServerConfig(name=f"ingress-{port}", host="127.0.0.1", port=port)
-                for port in ingresses
+                for port in (rpc_ingresses if protocol.value == "gRPC" else ingresses)
             ],
             protocol=protocol,
         )
@@ -135,12 +139,15 @@ def wait_for(port: int, process: subprocess.Popen[Any], host: str = "127.0.0.1")
 
 
 @contextmanager
-def front_of(folder: Path, *ingresses: int) -> Iterator[tuple[str, str]]:
-    """Addresses of a HAProxy in front of ingresses, for HTTP and gRPC."""
+def front_of(
+    folder: Path, *ingresses: int, for_rpc: int | None = None, files: int | None = None
+) -> Iterator[tuple[str, str]]:
+    """Addresses of a HAProxy in front of ingresses, for HTTP and gRPC, with so many open files."""
     http, rpc = free_ports(2)
-    path = configuration(folder, http, *ingresses, rpc=rpc)
+    path = configuration(folder, http, *ingresses, rpc=rpc, for_rpc=for_rpc)
     variables = {**os.environ, "RAY_SERVE_HAPROXY_BINARY_PATH": BINARY}
-    process = subprocess.Popen([BINARY, "-db", "-f", str(path)], env=variables)
+    limited = [] if files is None else ["prlimit", f"--nofile={files}"]
+    process = subprocess.Popen([*limited, BINARY, "-db", "-f", str(path)], env=variables)
     try:
         wait_for(http, process)
         yield f"http://127.0.0.1:{http}", f"grpc://127.0.0.1:{rpc}"
@@ -194,33 +201,48 @@ def test_a_reset_has_a_status_where_a_connection_has_been_used_before(
 
 
 RPC_INGRESS = """
-import os, signal, sys
-from concurrent.futures import ThreadPoolExecutor
+import asyncio, os, signal, sys
 import grpc
 
-port, fatal, answer = sys.argv[1:]
+port, fatal, held, answer = sys.argv[1:]
+
+async def end(request, context):
+    return bytes.fromhex(answer)
+
+async def wait(request, context):
+    await asyncio.Event().wait()
+
+async def healthy(request, context):
+    return b"\\x0a\\x07success"
 
 class Ingress(grpc.GenericRpcHandler):
     def service(self, call):
         if call.method.endswith("Healthz"):
-            return grpc.unary_unary_rpc_method_handler(lambda *_: b"\\x0a\\x07success")
+            return grpc.unary_unary_rpc_method_handler(healthy)
         print(call.method, flush=True)
         if call.method == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
-        return grpc.unary_unary_rpc_method_handler(lambda *_: bytes.fromhex(answer))
+        return grpc.unary_unary_rpc_method_handler(wait if call.method == held else end)
 
-server = grpc.server(ThreadPoolExecutor(2), [Ingress()])
-server.add_insecure_port("127.0.0.1:" + port)
-server.start()
-server.wait_for_termination()
+async def main():
+    server = grpc.aio.server(handlers=[Ingress()])
+    server.add_insecure_port("127.0.0.1:" + port)
+    await server.start()
+    await server.wait_for_termination()
+
+asyncio.run(main())
 """
 SOLVE, SUBMIT = "/eqr.v1.Solver/Solve", "/eqr.v1.Solver/SubmitJob"
 
 
 @contextmanager
-def rpc_ingress(port: int, answer: bytes, fatal: str = "") -> Iterator[subprocess.Popen[str]]:
-    """One that answers everything with `answer` and dies of the method `fatal`; prints methods."""
-    command = [sys.executable, "-c", RPC_INGRESS, str(port), fatal, answer.hex()]
+def rpc_ingress(
+    port: int, answer: bytes, fatal: str = "", held: str = ""
+) -> Iterator[subprocess.Popen[str]]:
+    """One that answers everything with `answer`, but the method `held`, which it never answers,
+    and dies of the method `fatal`; prints methods.
+    """
+    command = [sys.executable, "-c", RPC_INGRESS, str(port), fatal, held, answer.hex()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             wait_for(port, process)
@@ -341,18 +363,51 @@ def test_nothing_but_the_two_front_ends_listens_on_the_network(tmp_path: Path) -
     assert not [line for line in text.splitlines() if line.split()[:2] == ["log", "127.0.0.1:514"]]
 
 
-def test_it_starts_where_few_files_may_be_open(tmp_path: Path, ingress: Ingress) -> None:
+def test_many_calls_on_few_connections_leave_room_for_others(
+    tmp_path: Path, ingress: Ingress
+) -> None:
+    (port,) = free_ports(1)
+    with (
+        rpc_ingress(port, b"", held=SOLVE) as held,
+        front_of(tmp_path, ingress.port, for_rpc=port, files=1024) as (url, rpc),
+        ExitStack() as stack,
+    ):
+        assert "maxconn 85\n" in (tmp_path / "haproxy.cfg").read_text()
+        calls = []
+        for _ in range(4):
+            own = [("grpc.use_local_subchannel_pool", 1)]
+            channel = grpc.insecure_channel(rpc.removeprefix("grpc://"), own)
+            solve = stack.enter_context(channel).unary_unary(SOLVE)
+            calls += [solve.future(b"") for _ in range(100)]
+        assert held.stdout is not None
+        for _ in range(85):
+            assert held.stdout.readline() == f"{SOLVE}\n"
+        assert httpx.get(f"{url}/models", timeout=None).status_code == 200
+        held.kill()
+        assert held.stdout.read() == ""
+
+
+def test_a_reload_takes_over_without_a_request_lost(tmp_path: Path, ingress: Ingress) -> None:
     http, rpc = free_ports(2)
     path = configuration(tmp_path, http, ingress.port, rpc=rpc)
-    limited = ["prlimit", "--nofile=1024", BINARY, "-db", "-f", str(path)]
-    process = subprocess.Popen(limited)
-    try:
-        wait_for(http, process)
-        assert httpx.get(f"http://127.0.0.1:{http}/models", timeout=None).status_code == 200
-        assert "maxconn 85\n" in path.read_text()
-    finally:
-        process.terminate()
-        process.wait()
+    command = [BINARY, "-db", "-f", str(path)]
+    first = subprocess.Popen(command)
+    wait_for(http, first)
+    with httpx.Client(base_url=f"http://127.0.0.1:{http}", timeout=None) as kept:
+        assert kept.get("/models").status_code == 200
+        # As Serve does it.
+        taking = ["-sf", str(first.pid), "-x", str(tmp_path / "admin.sock")]
+        configuration(tmp_path, http, ingress.port, rpc=rpc)
+        second = subprocess.Popen([*command, *taking])
+        try:
+            for _ in range(50):
+                assert kept.get("/models").status_code == 200
+                assert httpx.get(f"{kept.base_url}/models", timeout=None).status_code == 200
+            assert first.wait() == 0
+            assert kept.get("/models").status_code == 200
+        finally:
+            second.terminate()
+            second.wait()
 
 
 def test_a_configuration_without_what_is_mended_is_refused() -> None:

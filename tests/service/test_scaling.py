@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -123,8 +124,9 @@ def test_a_request_that_would_wait_too_long_is_refused_at_once() -> None:
             check(200.0, 1.01)
         assert refused.value.code == "queue_full"
         assert refused.value.headers["Retry-After"] == "1"
+        assert refused.value.holds_seconds == pytest.approx(0.0101)
         check(300.0, 2.06)
-        with pytest.raises(Refusal):
+        with pytest.raises(Refusal, match=r"take 1\.0 s more; this one has 2\.0 s"):
             check(300.0, 2.04)
         check(300.0, 0.1, priority=-1)
         one.learn(BUDGET, 0)  # a full grid tells nothing
@@ -137,13 +139,36 @@ def test_a_request_that_would_wait_too_long_is_refused_at_once() -> None:
 
 def test_one_fast_moment_does_not_make_a_fast_solver() -> None:
     one = Load(Stats(), slots=1)
-    assert one.report(Stats(outer_steps=10_000, tick_seconds=10.0))["nfe_per_second"] == 1000
-    moment = one.report(Stats(outer_steps=10_400, tick_seconds=10.1))
-    assert 1000 < moment["nfe_per_second"] < 1200
-    for second in range(1, 30):
-        slow = Stats(outer_steps=10_400 + 500 * second, tick_seconds=10.1 + second)
-        last = one.report(slow)
-    assert last["nfe_per_second"] == pytest.approx(500, rel=0.02)
+    with one.taken(BUDGET, end=0.0):
+        one.learn(BUDGET, BUDGET.depth * BUDGET.breadth)
+
+        def waits(steps: int, seconds: float) -> float:
+            """Seconds that a request would wait after so many steps in so many seconds."""
+            with pytest.raises(Refusal) as refused:
+                one.check_room(Stats(outer_steps=steps, tick_seconds=seconds), 1.0, 0.0, 0)
+            return float(refused.value.detail.split()[5])
+
+        assert waits(10_000, 10.0) == 1.0
+        assert waits(10_400, 10.1) == 1.0
+        for second in range(1, 30):
+            last = waits(10_400 + 500 * second, 10.1 + second)
+        assert last == 2.0
+
+
+def test_what_ran_alone_says_nothing_of_the_speed_of_many() -> None:
+    one = Load(Stats(), slots=16)
+    an_hour = Stats(outer_steps=10**6, tick_seconds=3600.0)
+    a_second = Stats(outer_steps=10**6 + 5000, tick_seconds=3601.0)
+    with one.taken(BUDGET, end=0.0):
+        one.learn(BUDGET, 1000)
+        one.check_room(an_hour, 1.0, 0.1, 0)
+    with ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(one.taken(BUDGET, end=0.0))
+        one.check_room(an_hour, 1.0, 0.1, 0)
+        one.check_room(a_second, 1.0, 2.0, 0)  # four thousand go first
+        with pytest.raises(Refusal, match=r"take 0\.8 s more"):
+            one.check_room(a_second, 1.0, 1.5, 0)
 
 
 def test_answers_that_all_are_cut_tell_that_there_is_too_much() -> None:

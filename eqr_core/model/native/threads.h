@@ -22,13 +22,13 @@ int guarded(Call call) noexcept {
     }
 }
 
-// work(t, row) for every row, on threads numbered t < threads: an even run of rows for each, so
-// that sums that threads keep are the same each time; or, where `ready`, whichever row is next for
-// whoever is ready, so that a thread that the system stops holds up its one row alone. work throws
-// nothing. Tiles are touched with `amx` only: a process that may not use them is killed for
-// configuring them.
+// Who computes a row. even: a run of rows for each thread, so that sums that threads keep are the
+// same each time. ready: whichever thread is ready takes the next one, so that a thread that the
+// system stops holds up its one row alone.
 enum class Shares { even, ready };
 
+// work(t, row) for every row, on threads numbered t < threads. work throws nothing. Tiles are
+// touched with `amx` only: a process that may not use them is killed for configuring them.
 template <typename Work>
 void share_out(Shares shares, bool amx, long threads, long rows, Work work) {
     std::atomic<long> next = 0;

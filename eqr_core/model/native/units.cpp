@@ -1,5 +1,5 @@
-// Cycles of the `units` operator with a single state and one block, in bfloat16. Rows are shared
-// out evenly among threads; a result depends on nothing but the number of threads.
+// Cycles of the `units` operator with a single state and one block, in bfloat16. A row's result
+// depends on the row alone; a weight's gradient also on the number of threads, by which sums are split.
 #include "backward.h"
 #include "calls.h"
 
