@@ -27,6 +27,7 @@ from eqr_core.engine.budget import Budget
 from service.bench.command import serve as bench_serve
 from service.bench.servers import servers as bench_servers
 from service.extras import MissingExtra
+from service.key_file import KeyFile, key_in
 
 app = typer.Typer(
     name="eqr",
@@ -49,6 +50,7 @@ def solve(
     server: Annotated[
         str | None, typer.Option(help="Address of a service; without it, solve in this process.")
     ] = None,
+    api_key_file: KeyFile = None,
     model: options.Model = None,
     task: options.Task = None,
     depth: options.Depth = Budget.depth,
@@ -66,22 +68,30 @@ def solve(
 ) -> None:
     """Solve one grid and draw the answer."""
     given = dict(locals())
+    key = key_in(given.pop("api_key_file"))
     if given.pop("server") is None:
+        if key is not None:
+            raise typer.BadParameter("it needs --server", param_hint="--api-key-file")
         solve_here(**given)
     else:
         text = read_grid(given.pop("grid"))
         limits = {field.name: given.pop(field.name) for field in fields(Budget)}
         given.pop("as_json")
-        _solve_there(str(server), text, limits, given, as_json)
+        _solve_there(str(server), key, text, limits, given, as_json)
 
 
 def _solve_there(
-    server: str, text: str, limits: dict[str, Any], choice: dict[str, Any], as_json: bool
+    server: str,
+    key: str | None,
+    text: str,
+    limits: dict[str, Any],
+    choice: dict[str, Any],
+    as_json: bool,
 ) -> None:
     try:
         from service.client import EqrClient
 
-        client = EqrClient(server)
+        client = EqrClient(server, api_key=key)
     except ModuleNotFoundError as error:
         raise MissingExtra("solve --server", error.name, "client") from None
     from eqr_core.engine.answer import SolveRequest
@@ -256,7 +266,7 @@ def serve(
     """
     given = dict(locals())
     try:
-        from service.local import local_service, wait_for_stop
+        from service.local import farewell, local_service, wait_for_stop
         from service.settings import read_settings
     except ModuleNotFoundError as error:
         raise MissingExtra("serve", error.name) from None
@@ -265,7 +275,7 @@ def serve(
         grpc = f", gRPC on port {settings.grpc_port}" if settings.grpc_port else ""
         typer.echo(f"serving at {server}{grpc}, API at {server}/docs")
         wait_for_stop()
-        typer.echo("draining", err=True)
+        typer.echo(farewell(settings), err=True)
 
 
 keys = typer.Typer(cls=Commands, no_args_is_help=True, help="API keys of the service.")

@@ -17,7 +17,7 @@ from eqr_core.cli.drawing import draw_grid
 from eqr_core.cli.group import Commands
 from eqr_core.tasks import parse_grid
 from service.client import EqrClient
-from service.local import local_service, wait_for_stop
+from service.local import farewell, local_service, wait_for_stop
 from service.schemas import SolveAnswer
 from service.settings import read_settings
 
@@ -44,10 +44,15 @@ def main(
         console.print(drawn(client.solve(PUZZLE, budget=BUDGET)))
         console.print("The same again:", style="dim")
         console.print(Text(curl(server)), soft_wrap=True)
-        console.print(f"\nAPI: {server}/docs   metrics: {server}/metrics", highlight=False)
+        grpc = f"   gRPC: port {settings.grpc_port}" if settings.grpc_port else ""
+        console.print(
+            f"\nplayground: {server}/   API: {server}/docs\nmetrics: {server}/metrics{grpc}",
+            highlight=False,
+        )
         if not once:
             console.print("The service stays up until Ctrl-C.", style="bold")
             wait_for_stop()
+            Console(stderr=True).print(farewell(settings))
 
 
 def curl(server: str) -> str:

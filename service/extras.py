@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eqr_core.errors import EqrError
+from eqr_core.extras import how_to_install
 
 
 class MissingExtra(EqrError):
@@ -11,4 +12,4 @@ class MissingExtra(EqrError):
     exit_code = 2
 
     def __init__(self, command: str, missing: str | None, extra: str = "service") -> None:
-        super().__init__(f"eqr {command} needs {missing}: pip install 'eqr[{extra}]'")
+        super().__init__(f"eqr {command} needs {missing}: {how_to_install(extra)}")

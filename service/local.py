@@ -266,6 +266,12 @@ def _ask_all(ingress: Any, method: str) -> list[Any]:
     return [answer for answer in answers if not isinstance(answer, BaseException)]
 
 
+def farewell(settings: Settings) -> str:
+    """What to say when the first signal has come."""
+    seconds = settings.drain_seconds
+    return f"draining: running solves have {seconds:g} s to end; a second Ctrl-C stops at once"
+
+
 def wait_for_stop() -> None:
     """Return at the first SIGINT or SIGTERM; a second one then ends the process at once.
 

@@ -139,7 +139,7 @@ def _guard_stream(behaviour: Stream, here: bool) -> Stream:
             It is not when it waits for the reader, so another task waits for the reader.
             """
             async for message in behaviour(request, timed):
-                if context.code():  # the ingress tells the call's end, and the message is empty
+                if not message:  # it carries the call's end; no event is empty
                     continue
                 if len(waiting) < BEHIND_EVENTS:
                     waiting.append(message)

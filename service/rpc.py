@@ -72,7 +72,7 @@ class SolverRpc:
             call.accept()
         except Exception as error:
             self._refuse(call, error)
-            # Serve hands a stream's status on with a message; service/proxy.py drops this one.
+            # Serve hands a stream's status on with a message; service/proxy.py drops an empty one.
             yield pb.SolveStreamResponse()
         finally:
             call.log()

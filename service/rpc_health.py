@@ -52,7 +52,7 @@ class HealthRpc:
                 # Or the stream would hold up the replica's end.
                 refusal = Refusal("draining", "the service is shutting down")
                 Call(grpc_context, "Watch").refuse(refusal)
-                yield health
+                yield health_pb2.HealthCheckResponse()  # as in rpc.py
                 return
             await asyncio.sleep(WATCH_SECONDS)
 

@@ -59,6 +59,9 @@ class ApiKey(BaseModel):
     )
 
 
+_A_LINE = "a line is an object, the second one that `eqr keys new` prints"
+
+
 def new_key(name: str) -> tuple[str, str]:
     """A fresh key with 256 random bits for `name`, and the line of the file that lets it in."""
     token = "eqr_" + secrets.token_urlsafe(32)
@@ -88,7 +91,8 @@ def read_keys(path: Path) -> dict[str, ApiKey]:
         except ValidationError as error:
             fault = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in fault["loc"])
-            raise KeysUnusable(f"{place}: {where}{': ' * bool(where)}{fault['msg']}") from None
+            told = f"{where}: {fault['msg']}" if where else f"{fault['msg']}; {_A_LINE}"
+            raise KeysUnusable(f"{place}: {told}") from None
         if key.name in keys:
             raise KeysUnusable(f"{place}: there is a {key.name!r} already")
         keys[key.name] = key

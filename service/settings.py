@@ -203,7 +203,9 @@ class Settings(BaseSettings):
             name for name in os.environ if name.upper().startswith(PREFIX) and name not in known
         )
         if unknown:
-            raise ValueError(f"unknown variables {', '.join(unknown)}; there are {sorted(known)}")
+            raise ValueError(
+                f"unknown variables {', '.join(unknown)}; there are {', '.join(sorted(known))}"
+            )
         return self
 
 

@@ -16,6 +16,7 @@ from eqr_core.errors import (
     ModelError,
     RecipeError,
 )
+from eqr_core.extras import how_to_install
 
 BAD_INPUT = (BudgetError, DataError, GridError, ModelError, RecipeError)
 
@@ -65,7 +66,7 @@ def describe(error: Exception) -> str:
     usage = getattr(error, "format_message", None)
     text = usage() if callable(usage) else str(error)
     if isinstance(error, ModuleNotFoundError) and error.name == "torch":
-        return "solving and training need torch: pip install 'eqr[engine]'"
+        return f"solving and training need torch: {how_to_install('engine')}"
     if not isinstance(error, EqrError | OSError) and usage is None:
         text = f"{type(error).__name__}: {text}"
     return " ".join(text.split())

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from eqr_core.data.packed import PackedPuzzles, faults, join, pack, usual_task
 from eqr_core.data.puzzles import read_chunks
 from eqr_core.errors import DataError
+from eqr_core.extras import how_to_install
 
 SPARE_ROWS = 100_000
 """Rows that may wait in memory for the draw of a sample."""
@@ -38,7 +39,7 @@ def find_source(source: str, file: str) -> Path:
         from huggingface_hub import hf_hub_download
     except ImportError:
         raise DataError(
-            f"{source}: no such file; to download the dataset of this name: pip install 'eqr[hub]'"
+            f"{source}: no such file; to download the dataset of this name: {how_to_install('hub')}"
         ) from None
     try:
         return Path(hf_hub_download(source, file, repo_type="dataset"))

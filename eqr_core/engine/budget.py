@@ -80,7 +80,7 @@ def check_positive(field: str, value: object, high: float) -> None:
     """Raise BudgetError unless `value` is a finite number above 0 and at most `high`."""
     check_number(field, value)
     if not 0 < value <= high:  # type: ignore[operator]
-        raise BudgetError(field, f"{shown(value)} is not above 0 and at most {high:g}")
+        raise BudgetError(field, f"{shown(value)} is not above 0 and at most {high:.0f}")
 
 
 def check_number(field: str, value: object) -> None:

@@ -14,8 +14,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eqr_core.cli import options
 from eqr_core.engine.budget import Budget
-from eqr_core.errors import DataError
 from service.extras import MissingExtra
+from service.key_file import KeyFile, key_in
+
+PATIENCE = 2.0
+"""Seconds after which a load that goes on past its end says why."""
 
 Url = Annotated[
     str, typer.Option("--url", help="Address of the service: http://… for REST, grpc://… for gRPC.")
@@ -43,7 +46,6 @@ Slo = Annotated[
     float, typer.Option(help="Answers that took longer are no goodput.", min=0.001, max=1e9)
 ]
 ServedModel = Annotated[str | None, typer.Option(help="Name of a served model.")]
-KeyFile = Annotated[Path | None, typer.Option(help="File that holds the API key.")]
 Plot = Annotated[Path | None, typer.Option(help="Draw the latencies into this .png or .svg.")]
 Seed = Annotated[int, typer.Option(help="Decides arrivals and the order of bands.")]
 
@@ -100,7 +102,7 @@ def serve(
         batch=batch,
         budget=budget,
         model=model,
-        api_key=None if api_key_file is None else _read_key(api_key_file),
+        api_key=key_in(api_key_file),
         seed=seed,
     )
     load = Load(plan, puzzles)
@@ -118,6 +120,7 @@ def serve(
     if load.interrupted:
         raise typer.Exit(130)
     if not document["answered"]:
+        typer.echo(f"error: nothing was answered; at last: {load.last_error}", err=True)
         raise typer.Exit(1)
 
 
@@ -132,18 +135,16 @@ def run(load: Any) -> None:
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("load", total=load.length, told="")
+        waits = False
 
         def tell(now: Any) -> None:
+            nonlocal waits
             items = [item for one in now.samples for item in one.items]
             shed = sum(item.shed for item in items)
             told = f"{len(items)} ended, {shed} shed, {now.in_flight} in flight"
             progress.update(bar, completed=min(now.now, now.length), told=told)
+            if not waits and now.in_flight and now.now >= now.length + PATIENCE:
+                waits = True
+                console.print(f"waiting for the last {now.in_flight} requests, in flight still")
 
         asyncio.run(load.run(tell))
-
-
-def _read_key(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {error}") from None

@@ -105,6 +105,7 @@ class Load:
         self.samples: list[Sample] = []
         self.in_flight = 0
         self.interrupted = False
+        self.last_error: ClientError | None = None
         self._puzzles = puzzles
         self._begin = 0.0
 
@@ -165,6 +166,7 @@ class Load:
         try:
             items = await self._ask(client, puzzles)
         except ClientError as error:
+            self.last_error = error
             items = [Item(one.band, _code(error)) for one in puzzles]
         finally:
             self.in_flight -= 1

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from eqr_core.errors import DataError
+from eqr_core.extras import how_to_install
 from service.bench.load import ANSWERED, Sample
 
 
@@ -89,7 +90,7 @@ def plot(samples: Sequence[Sample], document: dict[str, Any], out: Path) -> None
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
-        raise DataError("--plot needs matplotlib: pip install 'eqr[train]'") from None
+        raise DataError(f"--plot needs matplotlib: {how_to_install('train')}") from None
     kinds = {
         "answered": [one for one in samples if any(i.code == ANSWERED for i in one.items)],
         "shed": [one for one in samples if all(i.shed for i in one.items)],

@@ -65,6 +65,10 @@ def test_a_stream_ends_with_the_answer(client: EqrClient) -> None:
     with pytest.raises(InvalidInput) as caught:
         next(events)
     assert caught.value.errors[0].pointer == "#/budget/depth"
+    # What the service finds is the first thing that a stream tells, too.
+    for grid, model, kind in (("1", None, InvalidInput), (FOUR, "nobody", NotFound)):
+        with pytest.raises(kind):
+            next(client.stream(grid, model=model))
 
 
 def test_a_stream_that_is_closed_ends_the_solve(client: EqrClient, server: Server) -> None:

@@ -15,6 +15,7 @@ from service.security import new_key
 from tests.checkpoints import save_random, save_random_maze
 from tests.e2e.conftest import HTTP, Server, eventually, serving
 from tests.e2e.test_lifecycle import processes
+from tests.e2e.test_operations import eqr
 
 FOUR = "1...4...2..3...."
 ALICE, ALICE_LINE = new_key("alice")
@@ -77,6 +78,17 @@ def test_only_who_has_a_key_may_in(server: Server) -> None:
     assert ask(server, "/solve", body()).status_code == 200
     header = {"X-API-Key": BOB}
     assert HTTP.post(f"{server.url}/solve", json=body(), headers=header).status_code == 200
+
+
+def test_the_command_line_takes_its_key_from_a_file(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(f"{ALICE}\n")
+    asked = ["solve", FOUR, "--server", server.url]
+    assert "unauthenticated" in eqr(*asked).stderr
+    done = eqr(*asked, "--api-key-file", str(tmp_path / "key"))
+    assert done.returncode == 0, done.stderr
+    needless = eqr("solve", FOUR, "--api-key-file", str(tmp_path / "key"))
+    assert needless.returncode == 2
+    assert "--server" in needless.stderr
 
 
 def test_the_playground_asks_for_the_key(server: Server, page: Page) -> None:

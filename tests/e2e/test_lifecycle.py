@@ -155,11 +155,7 @@ def solves_by_replica(url: str) -> list[float]:
     return list(replicas.values())
 
 
-def test_a_service_whose_ray_has_died_says_so(
-    own_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # How long Ray's own processes look for it before they end; a minute if nothing is said.
-    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
+def test_a_service_whose_ray_has_died_says_so(own_model: Path, tmp_path: Path) -> None:
     with serving(tmp_path, "--models", str(own_model)) as server:
         (gcs,) = [
             process

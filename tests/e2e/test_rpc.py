@@ -146,7 +146,7 @@ def test_an_unknown_model_is_not_found_in_a_call_and_in_a_stream(stub: Any) -> N
     request = pb.SolveRequest(grid=FOUR, model="nobody")
     for call in (
         lambda: stub.Solve(request),
-        lambda: list(stub.SolveStream(pb.SolveStreamRequest(request=request))),
+        lambda: next(stub.SolveStream(pb.SolveStreamRequest(request=request))),
     ):
         error, info, _ = failed(call)
         assert error.code() is grpc.StatusCode.NOT_FOUND

@@ -179,6 +179,6 @@ def test_without_matplotlib_everything_but_the_plots_is_there(data: Path, tmp_pa
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "the plots need matplotlib (pip install 'eqr[train]')" in done.stderr
+    assert "the plots need matplotlib (pip install '.[train]' in the folder" in done.stderr
     assert (tmp_path / "out" / "report.json").exists()
     assert not list((tmp_path / "out").glob("*.png"))

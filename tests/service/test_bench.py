@@ -248,6 +248,7 @@ def test_what_is_wrong_is_told_in_one_line(flags: list[str], word: str) -> None:
 def test_a_service_that_is_not_there_is_an_error() -> None:
     flags = ["--url", "http://127.0.0.1:9", "--seconds", "0.5", "--warm-up", "0", "--json"]
     process = bench(*flags, "--rate", "10")
-    out, _ = process.communicate()
+    out, err = process.communicate()
     assert process.returncode == 1
     assert set(json.loads(out)["codes"]) <= {"ConnectionFailed"}
+    assert "error: nothing was answered; at last: http://127.0.0.1:9" in err

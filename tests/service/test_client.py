@@ -24,6 +24,7 @@ from service.client import (
     RequestUnsendable,
     TooManyRequests,
 )
+from service.local import free_ports
 from service.problems import Refusal
 from tests.checkpoints import save_random
 
@@ -123,7 +124,7 @@ def test_a_command_without_its_packages_says_what_to_install(
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
     assert missing in done.stderr
-    assert f"eqr[{extra}]" in done.stderr
+    assert f"pip install '.[{extra}]'" in done.stderr
 
 
 def eqr(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -172,6 +173,8 @@ def test_serve_tells_what_it_cannot_serve_in_one_line(stranger: str, tmp_path: P
     taken = stranger.rpartition(":")[2]
     twice = f"{tmp_path / 'good'},{tmp_path / 'again'}"
     save_random(tmp_path / "again")
+    # Others may use those that it takes if none are given.
+    http, rpc = map(str, free_ports(2))
     for flags, code, word in (
         (["--port", "0"], 2, "port"),
         (["--models", "nobody"], 2, "nobody"),
@@ -180,7 +183,7 @@ def test_serve_tells_what_it_cannot_serve_in_one_line(stranger: str, tmp_path: P
         (["--models", twice], 2, "two checkpoints"),
         (["--models", str(tmp_path / "good"), "--port", taken], 1, taken),
     ):
-        done = eqr("serve", *flags)
+        done = eqr("serve", "--port", http, "--grpc-port", rpc, *flags)
         assert (done.returncode, done.stdout) == (code, ""), done.stderr
         assert done.stderr.count("\n") == 1
         assert word in done.stderr

@@ -160,7 +160,9 @@ def assert_same_run(folder: Path, undisturbed: Path) -> None:
     # Rounding grows tenfold in fifty steps: to 4e-4 of single weights at the end.
     for name, value in weights(undisturbed).items():
         assert torch.dist(weights(folder)[name], value) < 5e-3 * value.norm(), name
-    assert validations(folder) == pytest.approx(validations(undisturbed), rel=0.05, nan_ok=True)
+    # Residuals below 1e-6 are rounding alone.
+    found = pytest.approx(validations(undisturbed), rel=0.05, abs=1e-6, nan_ok=True)
+    assert validations(folder) == found
 
 
 def test_a_killed_worker_changes_nothing(

@@ -9,13 +9,14 @@ from pathlib import Path
 from eqr_core.errors import DataError, EqrError
 from eqr_core.evaluation.examples import Example
 from eqr_core.evaluation.summary import Evaluation
+from eqr_core.extras import how_to_install
 
 
 def check(folder: Path) -> None:
     """EqrError where matplotlib is missing."""
     if find_spec("matplotlib") is None:
         raise EqrError(
-            f"the plots need matplotlib (pip install 'eqr[train]'); all else is in {folder}, and "
+            f"the plots need matplotlib ({how_to_install('train')}); all else is in {folder}, and "
             "the same command draws them without measuring again"
         )
 
