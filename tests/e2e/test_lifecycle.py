@@ -119,26 +119,32 @@ def test_a_stop_signal_while_it_starts_leaves_nothing_behind(
     eventually(lambda: not any(map(alive, children)))
 
 
+@pytest.fixture(scope="module")
+def pair(own_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Two solvers. The last test that has it ends it."""
+    folder = tmp_path_factory.mktemp("pair")
+    with serving(folder, "--models", str(own_model), "--replicas", "2") as server:
+        yield server
+
+
 def test_two_replicas_share_the_work_and_outlive_each_other(
-    own_model: Path, tmp_path: Path
+    pair: Server, pool: ThreadPoolExecutor
 ) -> None:
     def solve(number: int) -> int:
         budget = {"depth": 50, "breadth": 1}
         body = {"grid": NINE, "seed": number, "budget": budget, "cache": False}
-        return HTTP.post(f"{server.url}/solve", json=body).status_code
+        return HTTP.post(f"{pair.url}/solve", json=body).status_code
 
-    with serving(tmp_path, "--models", str(own_model), "--replicas", "2") as server:
-        solvers = processes(server.process.pid, SOLVER)
-        assert len(solvers) == 2
-        with ThreadPoolExecutor(8) as pool:
-            assert set(pool.map(solve, range(40))) == {200}
-            assert solves_by_replica(server.url).count(0.0) == 0
-            assert sum(solves_by_replica(server.url)) == 40
-            answers = [pool.submit(solve, number) for number in range(40)]
-            os.kill(solvers[0], signal.SIGKILL)
-            assert {answer.result() for answer in answers} == {200}
-        eventually(lambda: len(solves_by_replica(server.url)) == 2)
-        assert solvers[0] not in processes(server.process.pid, SOLVER)
+    solvers = processes(pair.process.pid, SOLVER)
+    assert len(solvers) == 2
+    assert set(pool.map(solve, range(40))) == {200}
+    assert solves_by_replica(pair.url).count(0.0) == 0
+    assert sum(solves_by_replica(pair.url)) == 40
+    answers = [pool.submit(solve, number) for number in range(40)]
+    os.kill(solvers[0], signal.SIGKILL)
+    assert {answer.result() for answer in answers} == {200}
+    eventually(lambda: len(solves_by_replica(pair.url)) == 2)
+    assert solvers[0] not in processes(pair.process.pid, SOLVER)
 
 
 def solves_by_replica(url: str) -> list[float]:
@@ -155,16 +161,15 @@ def solves_by_replica(url: str) -> list[float]:
     return list(replicas.values())
 
 
-def test_a_service_whose_ray_has_died_says_so(own_model: Path, tmp_path: Path) -> None:
-    with serving(tmp_path, "--models", str(own_model)) as server:
-        (gcs,) = [
-            process
-            for process in processes(server.process.pid, "")
-            if b"gcs_server" in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[0]
-        ]
-        os.kill(gcs, signal.SIGKILL)
-        assert server.process.wait() == 1
-    log = server.log.read_text()
+def test_a_service_whose_ray_has_died_says_so(pair: Server) -> None:
+    (gcs,) = [
+        process
+        for process in processes(pair.process.pid, "")
+        if b"gcs_server" in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[0]
+    ]
+    os.kill(gcs, signal.SIGKILL)
+    assert pair.process.wait() == 1
+    log = pair.log.read_text()
     assert "Traceback" not in log
     assert "error: Ray no longer answers" in log
 
