@@ -71,6 +71,9 @@ def local_service(settings: Settings) -> Iterator[str]:
     """
     check(settings)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray ends this process, without a word, when it has looked for its dead parts for so long:
+    # `wait_for_stop` tells sooner.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "90")
     os.environ.update(serve_variables())
     level = settings.log_level.upper()
     # Access is logged by the gate, which knows whose request it is.

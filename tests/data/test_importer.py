@@ -153,5 +153,5 @@ def test_no_network_is_said_in_one_line(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_said_with_the_way_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(DataError, match=r"pip install 'eqr\[hub\]'"):
+    with pytest.raises(DataError, match=r"pip install '.\[hub\]'"):
         find_source("owner/puzzles", "train.csv")

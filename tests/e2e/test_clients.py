@@ -155,9 +155,16 @@ def test_models_are_listed_both_ways(client: EqrClient, server: Server) -> None:
 def test_a_call_that_takes_too_long_ends(server: Server) -> None:
     with EqrClient(server.url) as rest, pytest.raises(TimedOut):
         rest.solve(NINE, budget=LONG, timeout=0.5)
-    # Over gRPC the service knows of the end, and answers before it.
+    # Over gRPC the service knows of the end, and answers before it, if the machine lets it.
     with EqrClient(f"grpc://{server.grpc}") as rpc:
-        assert rpc.solve(NINE, budget=LONG, timeout=15).finish_reason == "deadline"
+
+        def in_time() -> bool:
+            try:
+                return rpc.solve(NINE, budget=LONG, timeout=15).finish_reason == "deadline"
+            except TimedOut:
+                return False
+
+        eventually(in_time)
     eventually(lambda: samples(server.url)["eqr_slots_busy"] == 0)
 
 
