@@ -12,6 +12,7 @@ from eqr_core.engine.budget import Budget
 from service.client import (
     AsyncEqrClient,
     Conflict,
+    DeadlineExceeded,
     EqrClient,
     InvalidInput,
     NotFound,
@@ -161,7 +162,7 @@ def test_a_call_that_takes_too_long_ends(server: Server) -> None:
         def in_time() -> bool:
             try:
                 return rpc.solve(NINE, budget=LONG, timeout=15).finish_reason == "deadline"
-            except TimedOut:
+            except (TimedOut, DeadlineExceeded):
                 return False
 
         eventually(in_time)
