@@ -27,8 +27,15 @@ def widened(weights: Mapping[str, Tensor], card: Card) -> tuple[dict[str, Tensor
     if config.mixer != "units":
         raise ModelError(f"{card.name}: its mixer is {config.mixer}; only units can be widened")
     wide = {name: _wide(name, value, config.hidden) for name, value in weights.items()}
-    operator = replace(config, hidden=2 * config.hidden)
-    return wide, Card(f"{card.name}-wide", card.task, operator, card.sizes, license=card.license)
+    made = Card(
+        f"{card.name}-wide",
+        card.task,
+        replace(config, hidden=2 * config.hidden),
+        card.sizes,
+        license=card.license,
+        description=f"{card.name} twice as wide (eqr models widen), not trained since.",
+    )
+    return wide, made
 
 
 def _wide(name: str, value: Tensor, hidden: int) -> Tensor:

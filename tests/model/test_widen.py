@@ -38,6 +38,7 @@ def test_equal_halves_stay_equal_and_read_as_the_narrow_one(
     assert (wide_card.name, wide_card.operator.hidden) == ("narrow-wide", 16)
     assert wide_card.sizes == ("4x4",)
     assert wide_card.license == "Apache-2.0"
+    assert wide_card.description == "narrow twice as wide (eqr models widen), not trained since."
     wide = assemble(weights, wide_card.operator, task)
     question = torch.randint(0, 5, (3, 16), dtype=torch.uint8)
     shape = (3, *narrow.state_shape)
