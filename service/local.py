@@ -79,41 +79,47 @@ def local_service(settings: Settings) -> Iterator[str]:
     # Access is logged by the gate, which knows whose request it is.
     logging_config = {"encoding": "JSON", "log_level": level, "enable_access_log": False}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with ExitStack() as store:
-        stored = store.enter_context(_with_store(settings))
+    with ExitStack() as stack:
         # The path of a socket has room for about a hundred bytes, half of which Serve takes.
-        folder = store.enter_context(tempfile.TemporaryDirectory(prefix="eqr-", dir="/tmp"))
+        # HAProxy writes there until Ray has gone.
+        temporary = tempfile.TemporaryDirectory(
+            prefix="eqr-", dir="/tmp", ignore_cleanup_errors=True
+        )
+        folder = stack.enter_context(temporary)
+        stack.callback(ray.shutdown)
+        # Closed first: once Ray is gone, a thread of its own may end the process at any time.
+        stored = stack.enter_context(_with_store(settings))
         os.environ.update(local_variables(Path(folder), settings.host))
+        ray.init(
+            address="local",
+            num_cpus=settings.cpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            log_to_driver=settings.log_level == "debug",
+            logging_level=logging.getLevelNamesMapping()[level],
+        )
+        # Again: Ray has put a handler of its own there, which aborts the process.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        serve.start(
+            proxy_location="HeadOnly",
+            # HAProxy alone calls what is behind it.
+            http_options={"host": "127.0.0.1", "port": settings.port},
+            grpc_options=grpc_options(settings),
+            logging_config=logging_config,
+        )
+        ingress = serve.run(build(stored), name=APP_NAME, logging_config=logging_config)
         try:
-            ray.init(
-                address="local",
-                num_cpus=settings.cpus,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
-                log_to_driver=settings.log_level == "debug",
-                logging_level=logging.getLevelNamesMapping()[level],
-            )
-            # Again: Ray has put a handler of its own there, which aborts the process.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-            serve.start(
-                proxy_location="HeadOnly",
-                # HAProxy alone calls what is behind it.
-                http_options={"host": "127.0.0.1", "port": settings.port},
-                grpc_options=grpc_options(settings),
-                logging_config=logging_config,
-            )
-            ingress = serve.run(build(stored), name=APP_NAME, logging_config=logging_config)
             yield f"http://{reachable(settings.host)}:{settings.port}"
-            drain(ingress, settings.drain_seconds)
-            # Before Ray goes: a shutdown cuts connections though the replicas are not done.
+        except ServiceLost as lost:
+            # Said now: while Ray shuts down, a thread of its own may end the process.
+            print(f"error: {lost}", file=sys.stderr, flush=True)
+            raise SystemExit(1) from None
+        drain(ingress, settings.drain_seconds)
+        # Before Ray goes: a shutdown cuts connections though the replicas are not done. They are
+        # idle, or have had their time.
+        with suppress(TimeoutError):
             serve.delete(APP_NAME)
-        finally:
-            try:
-                # Once Ray is gone, a thread of its own may end the process at any time.
-                store.close()
-            finally:
-                ray.shutdown()
 
 
 @contextmanager
@@ -253,7 +259,7 @@ def drain(ingress: Any, seconds: float) -> None:
 
 def _wait_until_idle(ingress: Any, seconds: float) -> bool:
     end = time.monotonic() + seconds
-    while sum(_ask_all(ingress, "in_flight")):
+    while any(_ask_all(ingress, "in_flight")):
         if time.monotonic() >= end:
             return False
         time.sleep(POLL_SECONDS)
@@ -261,12 +267,18 @@ def _wait_until_idle(ingress: Any, seconds: float) -> bool:
 
 
 def _ask_all(ingress: Any, method: str) -> list[Any]:
-    """What the ingress replicas that are alive answer."""
+    """What the ingress replicas that are alive answer; a TimeoutError of those too busy to."""
     try:
         answers = ingress.broadcast(method).results(timeout_s=ASK_SECONDS, return_exceptions=True)
-    except (DeploymentUnavailableError, RayError, TimeoutError):
-        return []
-    return [answer for answer in answers if not isinstance(answer, BaseException)]
+    except TimeoutError as error:
+        answers = [error]
+    except (DeploymentUnavailableError, RayError):
+        answers = []
+    return [
+        answer
+        for answer in answers
+        if isinstance(answer, TimeoutError) or not isinstance(answer, BaseException)
+    ]
 
 
 def farewell(settings: Settings) -> str:
@@ -286,10 +298,13 @@ def wait_for_stop() -> None:
     watcher = threading.Thread(target=_watch, args=(stop, answered), daemon=True)
     watcher.start()
     try:
-        while not stop.wait(LOST_SECONDS):
-            if not answered.is_set():
+        last = time.monotonic()
+        while not stop.wait(WATCH_SECONDS):
+            if answered.is_set():
+                answered.clear()
+                last = time.monotonic()
+            elif time.monotonic() - last > LOST_SECONDS:
                 raise ServiceLost("Ray no longer answers; the service is gone")
-            answered.clear()
     finally:
         stop.set()
         for kind, handler in zip(kinds, before, strict=True):

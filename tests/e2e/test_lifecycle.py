@@ -95,7 +95,7 @@ def test_a_stop_signal_lets_running_solves_end(
     response = answer.result()
     assert response.status_code == 200, response.text
     assert response.json()["iterations"] == LONG["depth"]
-    assert own_server.process.wait() == 0
+    assert own_server.process.wait() == 0, own_server.log.read_text()
     assert "Traceback" not in own_server.log.read_text()
 
 
@@ -114,7 +114,7 @@ def test_a_stop_signal_while_it_starts_leaves_nothing_behind(
     eventually(lambda: bool(processes(process.pid, "ray::ServeController")))
     children = processes(process.pid, "")
     process.send_signal(signal.SIGTERM)
-    assert process.wait() == 130
+    assert process.wait() == 130, log.read_text()
     assert "Traceback" not in log.read_text()
     eventually(lambda: not any(map(alive, children)))
 
@@ -168,7 +168,7 @@ def test_a_service_whose_ray_has_died_says_so(pair: Server) -> None:
         if b"gcs_server" in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[0]
     ]
     os.kill(gcs, signal.SIGKILL)
-    assert pair.process.wait() == 1
+    assert pair.process.wait() == 1, pair.log.read_text()
     log = pair.log.read_text()
     assert "Traceback" not in log
     assert "error: Ray no longer answers" in log
