@@ -66,8 +66,9 @@ def local_service(settings: Settings) -> Iterator[str]:
     """Start Ray and the service; give the service's address once it answers; drain and stop.
 
     The address accepts solves when it is given: replicas count as started after their warm-up.
-    What is wrong with the settings is told before Ray starts; see `check`. SIGTERM raises
-    KeyboardInterrupt as Ctrl-C does, unless `wait_for_stop` waits for it. Main thread only.
+    What is wrong with the settings is told before Ray starts; see `check`. A ServiceLost within the
+    block is told, and ends the process with 1. SIGTERM raises KeyboardInterrupt as Ctrl-C does,
+    unless `wait_for_stop` waits for it. Main thread only.
     """
     check(settings)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -81,7 +82,7 @@ def local_service(settings: Settings) -> Iterator[str]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
         # The path of a socket has room for about a hundred bytes, half of which Serve takes.
-        # HAProxy writes there until Ray has gone.
+        # HAProxy may write there even when Ray has gone, which does not wait for its processes.
         temporary = tempfile.TemporaryDirectory(
             prefix="eqr-", dir="/tmp", ignore_cleanup_errors=True
         )
@@ -251,25 +252,26 @@ def drain(ingress: Any, seconds: float) -> None:
 
     Those that run even then end with 503: every request gets a status.
     """
-    _ask_all(ingress, "drain")
-    if not _wait_until_idle(ingress, seconds):
-        _ask_all(ingress, "cut")
-        _wait_until_idle(ingress, CUT_SECONDS)
-
-
-def _wait_until_idle(ingress: Any, seconds: float) -> bool:
     end = time.monotonic() + seconds
-    while any(_ask_all(ingress, "in_flight")):
+    _ask_all(ingress, "drain")
+    if not _wait_until_idle(ingress, end):
+        _ask_all(ingress, "cut")
+        _wait_until_idle(ingress, time.monotonic() + CUT_SECONDS)
+
+
+def _wait_until_idle(ingress: Any, end: float) -> bool:
+    while any(_ask_all(ingress, "in_flight", end - time.monotonic())):
         if time.monotonic() >= end:
             return False
         time.sleep(POLL_SECONDS)
     return True
 
 
-def _ask_all(ingress: Any, method: str) -> list[Any]:
+def _ask_all(ingress: Any, method: str, seconds: float = ASK_SECONDS) -> list[Any]:
     """What the ingress replicas that are alive answer; a TimeoutError of those too busy to."""
+    wait = min(ASK_SECONDS, max(POLL_SECONDS, seconds))
     try:
-        answers = ingress.broadcast(method).results(timeout_s=ASK_SECONDS, return_exceptions=True)
+        answers = ingress.broadcast(method).results(timeout_s=wait, return_exceptions=True)
     except TimeoutError as error:
         answers = [error]
     except (DeploymentUnavailableError, RayError):
@@ -290,7 +292,7 @@ def farewell(settings: Settings) -> str:
 def wait_for_stop() -> None:
     """Return at the first SIGINT or SIGTERM; a second one then ends the process at once.
 
-    ServiceLost when Ray no longer answers.
+    ServiceLost when Ray has not answered for half a minute.
     """
     stop, answered = threading.Event(), threading.Event()
     kinds = (signal.SIGINT, signal.SIGTERM)
@@ -298,12 +300,11 @@ def wait_for_stop() -> None:
     watcher = threading.Thread(target=_watch, args=(stop, answered), daemon=True)
     watcher.start()
     try:
-        last = time.monotonic()
+        silent = 0.0  # by waits, not by the clock: this process may have been stopped itself
         while not stop.wait(WATCH_SECONDS):
-            if answered.is_set():
-                answered.clear()
-                last = time.monotonic()
-            elif time.monotonic() - last > LOST_SECONDS:
+            silent = 0.0 if answered.is_set() else silent + WATCH_SECONDS
+            answered.clear()
+            if silent > LOST_SECONDS:
                 raise ServiceLost("Ray no longer answers; the service is gone")
     finally:
         stop.set()
