@@ -21,6 +21,7 @@ def untied(weights: Mapping[str, Tensor], card: Card, sets: int) -> tuple[dict[s
     config = card.operator
     if config.sets > 1:
         raise ModelError(f"{card.name}: it has {config.sets} sets of blocks already")
+    operator = replace(config, sets=sets)
     copies: dict[str, Tensor] = {}
     for name, value in weights.items():
         part, _, rest = name.partition(".")
@@ -29,14 +30,14 @@ def untied(weights: Mapping[str, Tensor], card: Card, sets: int) -> tuple[dict[s
             continue
         index, _, rest = rest.partition(".")
         for first in range(0, sets * config.blocks, config.blocks):
-            # Copies, as a safetensors file holds no tensor under two names.
-            copies[f"blocks.{first + int(index)}.{rest}"] = value.clone()
+            copies[f"blocks.{first + int(index)}.{rest}"] = value
+    said = f"{card.name} with {sets} sets of blocks (eqr models untie), not trained since."
     made = Card(
         f"{card.name}-untied",
         card.task,
-        replace(config, sets=sets),
+        operator,
         card.sizes,
         license=card.license,
-        description=f"{card.name} with {sets} sets of blocks (eqr models untie), untrained since.",
+        description=said,
     )
     return copies, made
