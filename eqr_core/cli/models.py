@@ -20,9 +20,7 @@ from eqr_core.errors import DataError
 if TYPE_CHECKING:
     from eqr_core.model.card import Card
 
-models = typer.Typer(
-    help="List, show, import, grow and calibrate checkpoints.", no_args_is_help=False
-)
+models = typer.Typer(help="List, show, import and calibrate checkpoints.", no_args_is_help=False)
 
 
 @models.command("list")
@@ -171,8 +169,8 @@ def calibrate_model(
 
 SUMMARY = (
     *("name", "task", "sizes", "parameters", "tolerance", "digest", "license"),
-    *(f"operator.{name}" for name in ("mixer", "hidden", "blocks", "sets", "cycles", "updates")),
-    *("operator.states", "operator.frame", "calibration.data", "calibration.puzzles"),
+    *(f"operator.{name}" for name in ("mixer", "hidden", "blocks", "cycles", "updates", "states")),
+    *("operator.frame", "calibration.data", "calibration.puzzles"),
     *("calibration.precision.share", "calibration.recall.share"),
     *("training.recipe.name", "training.done", "training.samples", "training.seconds"),
     *("training.code", "description"),

@@ -76,13 +76,13 @@ class OperatorConfig:
     gradient: Gradient = "cycle"
     """What carries gradients in training: the outer step's last cycle, or only the last update
     of each state in it (HRM's one-step gradient)."""
-    sets: int = 1
-    """Sets of `blocks` that the updates of a cycle take in turn, from the first on. With 1 all
-    updates share their weights; more are more weights for the same work (the CYCLE sharing of
-    Takase and Kiyono 2021, arXiv:2104.06022). `states` single and `gradient` cycle only."""
     expansion: float = 4.0
     heads: int = 8
     """Attention heads; `attention` only."""
+    sets: int = 1
+    """Sets of `blocks` that the updates of a cycle take in turn, the first one the first. With 1
+    all updates share their weights; more are more weights for the same work (the CYCLE sharing of
+    Takase and Kiyono 2021, arXiv:2104.06022). `states` single only."""
     rotary: bool = True
     """Rotary position embedding; `attention` only."""
     frame: str | None = None
@@ -129,8 +129,11 @@ class OperatorConfig:
         self._check_frame()
         if self.stacks == "separate" and self.states != "hierarchical":
             raise ModelError(f"stacks is 'separate'; with states {self.states!r} there is only one")
-        if self.sets > 1:
-            self._check_sets()
+        if self.sets > 1 and (self.states != "single" or self.updates % self.sets):
+            raise ModelError(
+                f"sets is {self.sets}; more than 1 need states 'single', and updates "
+                f"({self.updates}) must be a multiple of them"
+            )
         if self.states == "none":
             for name, needed in FEED_FORWARD.items():
                 if getattr(self, name) != needed:
@@ -138,25 +141,6 @@ class OperatorConfig:
                         f"{name} is {shown(getattr(self, name))}; "
                         f"a net without states has {name} {needed}"
                     )
-
-    def _check_sets(self) -> None:
-        for name, needed in {"states": "single", "gradient": "cycle"}.items():
-            if getattr(self, name) != needed:
-                raise ModelError(
-                    f"{name} is {shown(getattr(self, name))}; with sets {self.sets} it must be "
-                    f"{needed}"
-                )
-        # Every cycle begins with the first set, whether or not cycles are counted.
-        if self.updates % self.sets:
-            raise ModelError(
-                f"updates is {self.updates}; it must be a multiple of sets, {self.sets}"
-            )
-        most = LIMITS["blocks"][1]
-        if self.sets * self.blocks > most:
-            raise ModelError(
-                f"sets is {self.sets} and blocks is {self.blocks}; their product must be at most "
-                f"{most}"
-            )
 
     def _check_frame(self) -> None:
         if self.frame is None:

@@ -220,7 +220,7 @@ class Operator(nn.Module):
         is, from 0, for those with several sets of blocks.
         """
         first = self.config.blocks if upper and self.config.stacks == "separate" else 0
-        u = self._pass(z + injection, first + (update % self.config.sets) * self.config.blocks)
+        u = self._pass(z + injection, first + update % self.config.sets * self.config.blocks)
         keep = self.config.damping
         z = keep * z + (1 - keep) * u if keep else u
         return z if noise is None else z + noise

@@ -21,7 +21,6 @@ def untied(weights: Mapping[str, Tensor], card: Card, sets: int) -> tuple[dict[s
     config = card.operator
     if config.sets > 1:
         raise ModelError(f"{card.name}: it has {config.sets} sets of blocks already")
-    operator = replace(config, sets=sets)
     copies: dict[str, Tensor] = {}
     for name, value in weights.items():
         part, _, rest = name.partition(".")
@@ -30,14 +29,14 @@ def untied(weights: Mapping[str, Tensor], card: Card, sets: int) -> tuple[dict[s
             continue
         index, _, rest = rest.partition(".")
         for first in range(0, sets * config.blocks, config.blocks):
-            copies[f"blocks.{first + int(index)}.{rest}"] = value
-    said = f"{card.name} with {sets} sets of blocks (eqr models untie), not trained since."
+            # Copies, as a safetensors file holds no tensor under two names.
+            copies[f"blocks.{first + int(index)}.{rest}"] = value.clone()
     made = Card(
         f"{card.name}-untied",
         card.task,
-        operator,
+        replace(config, sets=sets),
         card.sizes,
         license=card.license,
-        description=said,
+        description=f"{card.name} with {sets} sets of blocks (eqr models untie), untrained since.",
     )
     return copies, made

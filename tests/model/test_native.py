@@ -96,7 +96,7 @@ def assert_close(one: list[Tensor], other: list[Tensor], cosine: float, norm: fl
 # Over several updates a rounding can make another candidate the greatest of its group.
 @pytest.mark.parametrize(
     ("updates", "sets", "cosine", "norm"),
-    [(1, 1, 0.9999, 0.002), (3, 1, 0.98, 0.05), (4, 2, 0.96, 0.05)],
+    [(1, 1, 0.9999, 0.002), (3, 1, 0.98, 0.05), (2, 2, 0.98, 0.05)],
 )
 def test_forward_and_gradients_are_the_operators(
     size: int, hidden: int, updates: int, sets: int, cosine: float, norm: float

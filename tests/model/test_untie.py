@@ -31,8 +31,7 @@ def test_equal_sets_do_what_one_does(config: OperatorConfig, sets: int, tmp_path
     assert (made.name, made.operator) == ("tied-untied", replace(config, sets=sets))
     assert (made.sizes, made.license) == (("4x4",), "Apache-2.0")
     assert (
-        made.description
-        == f"tied with {sets} sets of blocks (eqr models untie), not trained since."
+        made.description == f"tied with {sets} sets of blocks (eqr models untie), untrained since."
     )
     operator = assemble(weights, made.operator, task)
     assert len(operator.blocks) == sets * config.blocks
@@ -44,7 +43,7 @@ def test_equal_sets_do_what_one_does(config: OperatorConfig, sets: int, tmp_path
 
 def test_updates_take_the_sets_in_turn_in_every_cycle() -> None:
     torch.manual_seed(0)
-    config = replace(UNITS, sets=2)
+    config = replace(UNITS, sets=2, noise=0.0)
     operator = Operator(config, task_at("sudoku", 4, 4)).requires_grad_(False)
     sets = [
         Operator(replace(config, sets=1), operator.task).requires_grad_(False) for _ in range(2)
@@ -61,20 +60,15 @@ def test_updates_take_the_sets_in_turn_in_every_cycle() -> None:
 
 
 def test_several_sets_are_refused_where_they_cannot_be_taken_in_turn() -> None:
-    refusals = [
-        ({"sets": 3}, "updates is 4; it must be a multiple of sets, 3"),
-        ({"sets": 2, "states": "hierarchical"}, "states is 'hierarchical'; with sets 2 it must be"),
-        ({"sets": 2, "gradient": "update"}, "gradient is 'update'; with sets 2 it must be cycle"),
-        ({"sets": 4, "blocks": 512}, "sets is 4 and blocks is 512; their product must be at most"),
-        ({"sets": 0}, "sets is 0; it must be a whole number from 1 to 1024"),
-    ]
-    for changes, message in refusals:
-        with pytest.raises(ModelError, match=message):
+    for changes in ({"sets": 3}, {"sets": 2, "states": "hierarchical"}):
+        with pytest.raises(ModelError, match=r"sets is .; more than 1 need states 'single'"):
             replace(UNITS, **changes)
+    with pytest.raises(ModelError, match="sets is 0; it must be a whole number from 1 to 1024"):
+        replace(UNITS, sets=0)
     card = Card("two", "sudoku", replace(UNITS, sets=2), ("4x4",))
     with pytest.raises(ModelError, match="two: it has 2 sets of blocks already"):
         untied({}, card, 4)
-    with pytest.raises(ModelError, match="updates is 4; it must be a multiple of sets, 3"):
+    with pytest.raises(ModelError, match=r"updates \(4\) must be a multiple of them"):
         untied({}, replace(card, operator=UNITS), 3)
 
 

@@ -69,19 +69,19 @@ class Backward : Forward {
     }
 
     // g, the gradient of z after the update, becomes that of z before it.
-    void undo(const bf16* u, long which) {
-        const Layers& layers = w.sets[which];
+    void undo(const bf16* u, long set) {
+        const Layers& layers = w.sets[set];
         project(u, layers);
-        const long step = 2 * TILE, across = H / 16 * step, turned = C / 16 * step, at = which * C * H;
+        const long step = 2 * TILE, across = H / 16 * step, turned = C / 16 * step, size = set * C * H;
         for (long first = 0; first < s.padded; first += SPAN) {
             const long span = std::min(SPAN, s.padded - first);
             for (long p = first; p < first + span; p += BLOCK) undo_block(u, layers, p, p - first);
-            multiply(s.amx, d_out + at, H, {d_result_turned, 64, step, turned},
+            multiply(s.amx, d_out + size, H, {d_result_turned, 64, step, turned},
                      {act_tiles, step, across}, C, H, span, true);
-            multiply(s.amx, d_own + at, H, {u_turned, 64, step, turned}, {dh_tiles, step, across},
+            multiply(s.amx, d_own + size, H, {u_turned, 64, step, turned}, {dh_tiles, step, across},
                      C, H, span, true);
         }
-        undo_project(layers, d_pooled + 2 * s.kinds * at);
+        undo_project(layers, d_pooled + 2 * s.kinds * size);
         spread(u);
     }
 

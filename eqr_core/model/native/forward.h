@@ -30,7 +30,7 @@ class Forward {
                 store(inputs + p * C + c, add(load(z + p * C + c), load(e.row(p, C) + c)));
         for (long update = 0; update < s.updates; ++update) {
             bf16 *u = inputs + update * stride, *next = u + stride;
-            const Layers& layers = w.sets[update % s.sets];
+            const Layers& layers = of(update);
             std::memset(u + size, 0, 2 * (s.padded * C - size));
             project(u, layers);
             for (long p = 0; p < s.candidates; p += BLOCK) {
@@ -47,6 +47,8 @@ class Forward {
     const long C, H;
     bf16 *z, *pool, *projected, *act;
     float* result;
+
+    const Layers& of(long update) const { return w.sets[update % s.sets]; }
 
     // projected = the mean and the maximum of every group of u, through its kind's weights, with
     // columns i and i + 16 of every 32 paired.

@@ -34,9 +34,9 @@ struct Weights {
     // [sets, inner, hidden] [sets, hidden, inner] [sets, kinds, inner, 2 hidden]
     const float *own, *out, *pooled;
 
-    Weights of(long which, const Shape& s) const {
-        const long at = which * s.hidden * s.inner;
-        return {own + at, out + at, pooled + 2 * s.kinds * at};
+    Weights of(long set, const Shape& s) const {
+        const long size = set * s.hidden * s.inner;
+        return {own + size, out + size, pooled + 2 * s.kinds * size};
     }
 };
 

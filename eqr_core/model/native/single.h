@@ -68,13 +68,13 @@ class Single {
         for (long i = 0; i < size; i += 16) store(u + i, add(load(state + i), load(e + i)));
         Moved moved;
         for (long update = 0; update < s.updates; ++update) {
-            const PackedSet<F>& weights = w.sets[update % s.sets];
-            project(weights);
+            const PackedSet<F>& set = w.sets[update % s.sets];
+            project(set);
             const float *before = update ? z : state, *draw = noise ? noise + update * size : noise;
             if (update + 1 < s.updates)
-                pass_all(weights, [&](long p, float* o) { advance(p, o, before, e, draw); });
+                pass_all(set, [&](long p, float* o) { advance(p, o, before, e, draw); });
             else
-                pass_all(weights, [&](long p, float* o) {
+                pass_all(set, [&](long p, float* o) {
                     end(p, o, before, state, draw, read.head, moved);
                 });
         }
@@ -92,14 +92,14 @@ class Single {
 
     // projected = the mean and the maximum of every group of u, through its kind's weights. The
     // groups of a block are pooled while the one before it is multiplied.
-    void project(const PackedSet<F>& weights) {
+    void project(const PackedSet<F>& set) {
         const long columns = H / 32, part = s.groups * 2 * C;
         for (long r = 0; r < 32; ++r) pool_group(r);
         for (long first = 0, k = 0; first < s.groups; first += 32) {
             while (first >= s.kind[k + 1]) ++k;
             for (long j = 0; j < columns; ++j) {
                 Product product(projected + first * H + 32 * j, H,
-                                {pool + first * 2 * C, 2 * C, part, 2 * C}, weights.pooled[k], 32 * j, H);
+                                {pool + first * 2 * C, 2 * C, part, 2 * C}, set.pooled[k], 32 * j, H);
                 const long from = 32 * j / columns, to = 32 * (j + 1) / columns;
                 const long pieces = product.share(to - from);
                 for (long r = from; r < to && first + 32 < s.groups; ++r) {
@@ -133,7 +133,7 @@ class Single {
 
     // settle(p, o) for each candidate p with o = out(silu(own(u) + what its groups project)).
     template <typename Settle>
-    void pass_all(const PackedSet<F>& weights, Settle settle) {
+    void pass_all(const PackedSet<F>& set, Settle settle) {
         const auto left = [&](long p) {
             split(p);
             return Factor<Value>{input, C, BLOCK * C, C};
@@ -150,7 +150,7 @@ class Single {
                 h[3] = add(h[3], load(second + 16));
             }
         };
-        passes.run(s.candidates, weights.own, weights.out, left, adds, settle);
+        passes.run(s.candidates, set.own, set.out, left, adds, settle);
     }
 
     // The inputs of the candidates from p on as a left factor. What stands beyond the last of them

@@ -27,7 +27,7 @@ def fits(config: OperatorConfig) -> bool:
     return (
         config.mixer in ("units", "grid")
         and config.states == "single"
-        and (config.blocks == 1 if config.mixer == "units" else config.sets == 1)
+        and (config.sets if config.mixer == "grid" else config.blocks) == 1
         and config.hidden % MULTIPLE == 0
         and inner_width(config) % MULTIPLE == 0
         and (config.mixer == "units" or config.vocabulary <= MOST_KINDS)
@@ -80,10 +80,8 @@ class NativeStep:
         config = self._operator.config
         kinds, table = self._kinds(tokens), self._operator.table
         free = config.cycles - 1
-        z = state[0]
-        if free:
-            with torch.no_grad():
-                z = self._cycles(z, Embedding(table.bfloat16(), kinds), draws, first, free)
+        with torch.no_grad():
+            z = self._cycles(state[0], Embedding(table.bfloat16(), kinds), draws, first, free)
         end: Tensor = _Cycle.apply(  # type: ignore[no-untyped-call]
             self._kernels, z, kinds, draws, first - free * config.updates, table, *self._weights()
         )
@@ -107,12 +105,15 @@ def block_weights(blocks: Sequence[nn.Module]) -> Weights:
     units = [block for block in blocks if isinstance(block, UnitsBlock)]
     if units:
         own, out = ([getattr(block, name).weight for block in units] for name in ("own", "out"))
-        kinds = [[one for one in block.pooled if isinstance(one, Linear)] for block in units]
-        pooled = [torch.stack([one.weight for one in layers]) for layers in kinds]
+        pooled = [torch.stack(_weights(block.pooled)) for block in units]
         return torch.stack(own), torch.stack(out), torch.stack(pooled)
     grids = [block for block in blocks if isinstance(block, GridBlock)]
     near, out = ([getattr(block, name).weight for block in grids] for name in ("near", "out"))
     return torch.stack(near), torch.stack(out)
+
+
+def _weights(layers: nn.ModuleList) -> list[Tensor]:
+    return [layer.weight for layer in layers if isinstance(layer, Linear)]
 
 
 class _Cycle(torch.autograd.Function):

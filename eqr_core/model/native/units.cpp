@@ -75,16 +75,16 @@ int eqr_units_backward(const Shape* s, const Weights* weights, int64_t rows, con
             workers[t].run(d_end + row * size, kinds + row * s->candidates,
                            inputs + row * s->updates * input, input, d_z ? d_z + row * size : nullptr);
         });
-        const long layer = c * h;
-        const auto sum = [&](float* to, float* Backward::*part, long at, long down, long across) {
-            gather(to + at, workers, [=](const Backward& b) { return b.*part + at; }, down, across);
-        };
-        for (long which = 0; which < s->sets; ++which) {
-            sum(d->own, &Backward::d_own, which * layer, c, h);
+        for (long set = 0; set < s->sets; ++set) {
+            const auto sum = [&](float* to, float* Backward::*sums, long at, long inputs, long outputs) {
+                gather(to + at, workers, [=](const Backward& b) { return b.*sums + at; }, inputs, outputs);
+            };
+            const long size = c * h, first = set * size;
+            sum(d->own, &Backward::d_own, first, c, h);
             // This one is not transposed: of one long row, gather's transpose is the row itself.
-            sum(d->out, &Backward::d_out, which * layer, 1, layer);
+            sum(d->out, &Backward::d_out, first, 1, size);
             for (long k = 0; k < s->kinds; ++k)
-                sum(d->pooled, &Backward::d_pooled, 2 * (which * s->kinds + k) * layer, 2 * c, h);
+                sum(d->pooled, &Backward::d_pooled, 2 * (set * s->kinds + k) * size, 2 * c, h);
         }
         gather(d_table, workers, [](const Backward& b) { return b.d_table; }, 1, s->embeddings * c);
     });
