@@ -284,16 +284,6 @@ def test_models_widen_makes_one_that_can_be_trained_on(tmp_path: Path) -> None:
     assert "there is a checkpoint already" in refused(*args)
 
 
-def test_models_untie_makes_one_that_can_be_trained_on(tmp_path: Path) -> None:
-    save_random(tmp_path / "tied")
-    args = ("models", "untie", tmp_path / "tied", "--sets", 2, "--out", tmp_path / "untied")
-    assert "in " in run(*args).stdout
-    assert load_checkpoint(tmp_path / "untied")[1].operator.sets == 2
-    assert "there is a checkpoint already" in refused(*args)
-    out = ("--sets", 3, "--out", tmp_path / "third")
-    assert "updates (2) must be a multiple" in refused("models", "untie", tmp_path / "tied", *out)
-
-
 def test_parity_prints_json_of_what_is_no_fixture(tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{}")
