@@ -1,4 +1,4 @@
-"""`eqr models`: what checkpoints there are; importing, growing and calibrating them."""
+"""`eqr models`: what checkpoints there are; reading the reference's, widening, calibrating."""
 
 from __future__ import annotations
 
@@ -100,26 +100,6 @@ def widen_model(
 
     check_vacant(out)
     card = save_checkpoint(out, *widened(*load_checkpoint(find_checkpoint(name))))
-    typer.echo(f"{card.name}: {card.parameters:,} parameters, in {out}")
-
-
-@models.command("untie")
-def untie_model(
-    name: Annotated[str, typer.Argument(help="Name or folder of a checkpoint.")],
-    out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
-    sets: Annotated[int, typer.Option(help="Sets of blocks that updates take in turn.", min=2)],
-) -> None:
-    """Give the updates of a trained operator blocks of their own, to be trained further."""
-    from eqr_core.model.checkpoint import (
-        check_vacant,
-        find_checkpoint,
-        load_checkpoint,
-        save_checkpoint,
-    )
-    from eqr_core.model.untie import untied
-
-    check_vacant(out)
-    card = save_checkpoint(out, *untied(*load_checkpoint(find_checkpoint(name)), sets))
     typer.echo(f"{card.name}: {card.parameters:,} parameters, in {out}")
 
 

@@ -34,7 +34,6 @@ FEED_FORWARD: dict[str, object] = {
 LIMITS: dict[str, tuple[float, float]] = {
     "hidden": (1, 65_536),
     "blocks": (1, 1024),
-    "sets": (1, 1024),
     "cycles": (1, 1024),
     "updates": (1, 1024),
     "heads": (1, 1024),
@@ -79,10 +78,6 @@ class OperatorConfig:
     expansion: float = 4.0
     heads: int = 8
     """Attention heads; `attention` only."""
-    sets: int = 1
-    """Sets of `blocks` that the updates of a cycle take in turn, the first one the first. With 1
-    all updates share their weights; more are more weights for the same work (the CYCLE sharing of
-    Takase and Kiyono 2021, arXiv:2104.06022). `states` single only."""
     rotary: bool = True
     """Rotary position embedding; `attention` only."""
     frame: str | None = None
@@ -129,11 +124,6 @@ class OperatorConfig:
         self._check_frame()
         if self.stacks == "separate" and self.states != "hierarchical":
             raise ModelError(f"stacks is 'separate'; with states {self.states!r} there is only one")
-        if self.sets > 1 and (self.states != "single" or self.updates % self.sets):
-            raise ModelError(
-                f"sets is {self.sets}; more than 1 need states 'single', and updates "
-                f"({self.updates}) must be a multiple of them"
-            )
         if self.states == "none":
             for name, needed in FEED_FORWARD.items():
                 if getattr(self, name) != needed:
@@ -178,8 +168,6 @@ class OperatorConfig:
         values = asdict(self)
         if self.frame is None:
             del values["frame"]
-        if self.sets == 1:
-            del values["sets"]
         return values
 
     @staticmethod

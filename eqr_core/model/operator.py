@@ -67,9 +67,9 @@ class Operator(nn.Module):
             "grid": GridBlock,
         }
         stacks = 2 if config.stacks == "separate" else 1
-        # Set by set, or those of the lower state first.
+        # Those of the lower state first.
         self.blocks = nn.ModuleList(
-            block[config.mixer](config) for _ in range(stacks * config.sets * config.blocks)
+            block[config.mixer](config) for _ in range(stacks * config.blocks)
         )
         if config.mixer == "units":
             self.embedding = nn.Parameter(
@@ -206,21 +206,14 @@ class Operator(nn.Module):
         return tuple(vector.expand(shape) for vector in self.start)
 
     def level(
-        self,
-        z: Tensor,
-        injection: Tensor,
-        noise: Tensor | None = None,
-        upper: bool = False,
-        update: int = 0,
+        self, z: Tensor, injection: Tensor, noise: Tensor | None = None, upper: bool = False
     ) -> Tensor:
         """One update: (1 − λ')·z + λ'·Block(z + injection) + β·noise, λ' = 1 − damping.
 
         `noise` is already scaled. All tensors [batch, *state_shape]. `upper` says which state is
-        updated, for operators whose stacks are separate, and `update` which update of a cycle this
-        is, from 0, for those with several sets of blocks.
+        updated, for operators whose stacks are separate.
         """
-        first = self.config.blocks if upper and self.config.stacks == "separate" else 0
-        u = self._pass(z + injection, first + update % self.config.sets * self.config.blocks)
+        u = self._pass(z + injection, upper)
         keep = self.config.damping
         z = keep * z + (1 - keep) * u if keep else u
         return z if noise is None else z + noise
@@ -233,9 +226,9 @@ class Operator(nn.Module):
         free = range(first_draw, last) if self.config.gradient == "update" else range(0)
         with torch.no_grad():
             for i in free:
-                lower = self.level(lower, injection, noise and noise(i), update=i - first_draw)
+                lower = self.level(lower, injection, noise and noise(i))
         for i in range(first_draw + len(free), last + 1):
-            lower = self.level(lower, injection, noise and noise(i), update=i - first_draw)
+            lower = self.level(lower, injection, noise and noise(i))
         if not uppers:
             return (lower,)
         return self.level(uppers[0], lower, noise and noise(last + 1), upper=True), lower
@@ -268,9 +261,10 @@ class Operator(nn.Module):
         """Answer tokens [batch, tokens], uint8, of logits [batch, tokens, values]."""
         return (logits.argmax(-1) + self.answer_offset).to(torch.uint8)
 
-    def _pass(self, u: Tensor, first: int = 0) -> Tensor:
-        """u through a set of blocks, of which `first` is the first."""
-        for index in range(first, first + self.config.blocks):
+    def _pass(self, u: Tensor, upper: bool = False) -> Tensor:
+        count = self.config.blocks
+        first = count if upper and self.config.stacks == "separate" else 0
+        for index in range(first, first + count):
             u = self.blocks[index](u, *self._known)
         return u
 

@@ -66,7 +66,7 @@ REAL = padded(torch.zeros(1, SMALL.tokens))[0] == 0
 class Masked(Operator):
     """The whole frame, whose pad cells no cell attends to."""
 
-    def _pass(self, u: Tensor, first: int = 0) -> Tensor:
+    def _pass(self, u: Tensor, upper: bool = False) -> Tensor:
         (block,) = self.blocks
         assert isinstance(block, AttentionBlock)
         batch, tokens, hidden = u.shape

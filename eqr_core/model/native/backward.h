@@ -8,11 +8,11 @@ namespace eqr {
 
 class Backward : Forward {
   public:
-    // Sums over the rows seen: [sets, C, H], [sets, C, H], [sets, kinds, 2 C, H], [embeddings, C]; own
-    // and pooled are transposed.
+    // Sums over the rows seen: [C, H], [C, H], [kinds, 2 C, H], [embeddings, C]; own and pooled
+    // are transposed.
     float *d_own, *d_out, *d_pooled, *d_table;
 
-    Backward(Arena& arena, const Shape& shape, const LayerSets& layers)
+    Backward(Arena& arena, const Shape& shape, const Layers& layers)
         : Forward(arena, shape, layers) {
         g = arena.take<float>(s.padded * C);
         dh = arena.take<bf16>(s.padded * H);
@@ -26,16 +26,16 @@ class Backward : Forward {
         d_projected_tiles = arena.take<bf16>(s.groups * H);
         pool_turned = arena.take<bf16>(s.groups * 2 * C);
         d_pool = arena.take<bf16>(s.groups * 2 * C);
-        d_own = arena.take<float>(s.sets * C * H);
-        d_out = arena.take<float>(s.sets * C * H);
-        d_pooled = arena.take<float>(s.sets * s.kinds * 2 * C * H);
+        d_own = arena.take<float>(C * H);
+        d_out = arena.take<float>(C * H);
+        d_pooled = arena.take<float>(s.kinds * 2 * C * H);
         d_table = arena.take<float>(s.embeddings * C);
     }
 
     void clear() const {
-        std::memset(d_own, 0, sizeof(float) * s.sets * C * H);
-        std::memset(d_out, 0, sizeof(float) * s.sets * C * H);
-        std::memset(d_pooled, 0, sizeof(float) * s.sets * s.kinds * 2 * C * H);
+        std::memset(d_own, 0, sizeof(float) * C * H);
+        std::memset(d_out, 0, sizeof(float) * C * H);
+        std::memset(d_pooled, 0, sizeof(float) * s.kinds * 2 * C * H);
         std::memset(d_table, 0, sizeof(float) * s.embeddings * C);
     }
 
@@ -47,7 +47,7 @@ class Backward : Forward {
         const auto damping = static_cast<float>(s.damping);
         count(kinds, -damping);
         for (long update = s.updates - 1; update >= 0; --update) {
-            undo(inputs + update * stride, update % s.sets);
+            undo(inputs + update * stride);
             // What u adds to g is g less damping times the g before.
             count(kinds, update ? 1 - damping : 1);
         }
@@ -69,26 +69,25 @@ class Backward : Forward {
     }
 
     // g, the gradient of z after the update, becomes that of z before it.
-    void undo(const bf16* u, long set) {
-        const Layers& layers = w.sets[set];
-        project(u, layers);
-        const long step = 2 * TILE, across = H / 16 * step, turned = C / 16 * step, size = set * C * H;
+    void undo(const bf16* u) {
+        project(u);
+        const long step = 2 * TILE, across = H / 16 * step, turned = C / 16 * step;
         for (long first = 0; first < s.padded; first += SPAN) {
             const long span = std::min(SPAN, s.padded - first);
-            for (long p = first; p < first + span; p += BLOCK) undo_block(u, layers, p, p - first);
-            multiply(s.amx, d_out + size, H, {d_result_turned, 64, step, turned},
+            for (long p = first; p < first + span; p += BLOCK) undo_block(u, p, p - first);
+            multiply(s.amx, d_out, H, {d_result_turned, 64, step, turned},
                      {act_tiles, step, across}, C, H, span, true);
-            multiply(s.amx, d_own + size, H, {u_turned, 64, step, turned}, {dh_tiles, step, across},
-                     C, H, span, true);
+            multiply(s.amx, d_own, H, {u_turned, 64, step, turned}, {dh_tiles, step, across}, C, H,
+                     span, true);
         }
-        undo_project(layers, d_pooled + 2 * s.kinds * size);
+        undo_project();
         spread(u);
     }
 
     // g through the block's layers, dh of the candidates from p on, and what the products of
     // their span need.
-    void undo_block(const bf16* u, const Layers& layers, long p, long place) {
-        activate<true>(u, layers, p, act_tiles + place * H, slope);
+    void undo_block(const bf16* u, long p, long place) {
+        activate<true>(u, p, act_tiles + place * H, slope);
         undo_norm(u, p);
         for (long c = 0; c < C; c += 16) {
             turn(d_result_turned + place * C + c / 16 * TILE, d_result + c, C);
@@ -106,9 +105,9 @@ class Backward : Forward {
                                 interleaved(low, high));
                 }
         };
-        multiply(s.amx, row_major(d_result, C), layers.out.back.right(), BLOCK, H, C, gate);
-        multiply(s.amx, g + p * C, C, row_major(dh + p * H, H), layers.own.back.right(), BLOCK,
-                 C, H, true);
+        multiply(s.amx, row_major(d_result, C), w.out.back.right(), BLOCK, H, C, gate);
+        multiply(s.amx, g + p * C, C, row_major(dh + p * H, H), w.own.back.right(), BLOCK, C, H,
+                 true);
     }
 
     // d_result from g through the norm, added to what the damping keeps of g, of the candidates
@@ -136,9 +135,9 @@ class Backward : Forward {
         std::memset(d_result + rows * C, 0, sizeof(bf16) * (BLOCK - rows) * C);
     }
 
-    // d_pool from dh, and what that adds to `d_weights`, a set's d_pooled. d_pool has what a group's
-    // member gets that is not the group's maximum, then what its maximum gets.
-    void undo_project(const Layers& layers, float* d_weights) {
+    // d_pool and d_pooled from dh. d_pool has what a group's member gets that is not the group's
+    // maximum, then what its maximum gets.
+    void undo_project() {
         for (long r = 0; r < s.groups; ++r)
             for (long c = 0; c < H; c += 32) {
                 Vec sum0 = set(0), sum1 = set(0);
@@ -173,9 +172,9 @@ class Backward : Forward {
                                              : add(load(x + j), load(out + j - C)));
                 }
             };
-            multiply(s.amx, row_major(d_projected + first * H, H), layers.pooled[k].back.right(),
-                     count, 2 * C, H, keep);
-            multiply(s.amx, d_weights + k * 2 * C * H, H,
+            multiply(s.amx, row_major(d_projected + first * H, H), w.pooled[k].back.right(), count,
+                     2 * C, H, keep);
+            multiply(s.amx, d_pooled + k * 2 * C * H, H,
                      {pool_turned + first * 2 * C, 64, step, C / 8 * step},
                      {d_projected_tiles + first * H, step, H / 16 * step}, 2 * C, H, count, true);
         }

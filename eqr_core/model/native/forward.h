@@ -10,7 +10,7 @@ namespace eqr {
 
 class Forward {
   public:
-    Forward(Arena& arena, const Shape& shape, const LayerSets& layers)
+    Forward(Arena& arena, const Shape& shape, const Layers& layers)
         : s(shape), w(layers), C(shape.hidden), H(shape.inner) {
         z = arena.take<bf16>(s.candidates * C);
         pool = arena.take<bf16>(s.groups * 2 * C);
@@ -30,11 +30,10 @@ class Forward {
                 store(inputs + p * C + c, add(load(z + p * C + c), load(e.row(p, C) + c)));
         for (long update = 0; update < s.updates; ++update) {
             bf16 *u = inputs + update * stride, *next = u + stride;
-            const Layers& layers = of(update);
             std::memset(u + size, 0, 2 * (s.padded * C - size));
-            project(u, layers);
+            project(u);
             for (long p = 0; p < s.candidates; p += BLOCK) {
-                activate<false>(u, layers, p, nullptr, nullptr);
+                activate<false>(u, p, nullptr, nullptr);
                 finish(u, p, e, draw(update), update + 1 < s.updates ? next : nullptr);
             }
         }
@@ -43,16 +42,14 @@ class Forward {
 
   protected:
     const Shape& s;
-    const LayerSets& w;
+    const Layers& w;
     const long C, H;
     bf16 *z, *pool, *projected, *act;
     float* result;
 
-    const Layers& of(long update) const { return w.sets[update % s.sets]; }
-
     // projected = the mean and the maximum of every group of u, through its kind's weights, with
     // columns i and i + 16 of every 32 paired.
-    void project(const bf16* u, const Layers& layers) {
+    void project(const bf16* u) {
         for (long r = 0; r < s.groups; ++r) {
             const long begin = s.start[r], end = s.start[r + 1];
             bf16* row = pool + r * 2 * C;
@@ -82,15 +79,15 @@ class Forward {
                     store_pairs(projected + (first + r + i) * H + c,
                                 interleaved(load(x), load(x + 16)));
             };
-            multiply(s.amx, row_major(pool + first * 2 * C, 2 * C),
-                     layers.pooled[k].there.right(), count, H, 2 * C, keep);
+            multiply(s.amx, row_major(pool + first * 2 * C, 2 * C), w.pooled[k].there.right(),
+                     count, H, 2 * C, keep);
         }
     }
 
     // result = out(silu(h)) of the candidates from p on. With `gradient`, silu(h) goes to `tiles`
     // too and its derivative to `slope`. All are 0 beyond the last pair.
     template <bool gradient>
-    void activate(const bf16* u, const Layers& layers, long p, bf16* tiles, bf16* slope) {
+    void activate(const bf16* u, long p, bf16* tiles, bf16* slope) {
         const long rows = std::min(BLOCK, s.candidates - p);
         const auto gate = [&](long, long c, const float* x) {
             for (long r = 0; r < rows; r += 2, x += 64) {
@@ -121,14 +118,14 @@ class Forward {
                 }
             }
         };
-        multiply(s.amx, row_major(u + p * C, C), layers.own.there.right(), BLOCK, H, C, gate);
+        multiply(s.amx, row_major(u + p * C, C), w.own.there.right(), BLOCK, H, C, gate);
         for (long r = (rows + 1) / 2 * 2; r < BLOCK; r += 2) {
             std::memset(act + r * H, 0, 4 * H);
             if (!gradient) continue;
             std::memset(slope + r * H, 0, 4 * H);
             for (long c = 0; c < H; c += 16) std::memset(tiles + c / 16 * TILE + r * 16, 0, 64);
         }
-        multiply(s.amx, result, C, row_major(act, H), layers.out.there.right(), BLOCK, C, H, false);
+        multiply(s.amx, result, C, row_major(act, H), w.out.there.right(), BLOCK, C, H, false);
     }
 
     // o += u; returns 1 / RMS(o), of one candidate.

@@ -16,8 +16,8 @@ from eqr_core.model.native.layout import GridLayout, UnitsLayout
 ALIGNMENT = 64
 
 Weights = tuple[Tensor, ...]
-"""float32, dense. `units`: own [sets, inner, hidden], out [sets, hidden, inner], pooled [sets,
-kinds, inner, 2 · hidden]. `grid`: near [blocks, inner, 9 · hidden], out [blocks, hidden, inner]."""
+"""float32, dense. `units`: own [inner, hidden], out [hidden, inner], pooled [kinds, inner,
+2 · hidden]. `grid`: near [blocks, inner, 9 · hidden], out [blocks, hidden, inner]."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class Shape(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("candidates", "padded", "hidden", "inner")),
         *((name, ctypes.c_int64) for name in ("families", "kinds", "groups", "updates")),
-        *((name, ctypes.c_int64) for name in ("sets", "embeddings")),
+        ("embeddings", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("group", "start", "member", "kind")),
         ("damping", ctypes.c_double),
         ("amx", ctypes.c_int64),
@@ -53,7 +53,6 @@ class UnitsLayout:
             kinds=config.constraint_kinds,
             groups=groups.count,
             updates=updates,
-            sets=config.sets,
             embeddings=self.embeddings,
             group=groups.group.data_ptr(),
             start=groups.start.data_ptr(),

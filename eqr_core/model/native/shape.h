@@ -19,7 +19,6 @@ struct Shape {
     int64_t candidates, padded;  // padded: to a multiple of 32
     int64_t hidden, inner;       // multiples of 32
     int64_t families, kinds, groups, updates;
-    int64_t sets;           // of weights, that updates take in turn
     int64_t embeddings;     // rows of the table of embeddings
     const int32_t* group;   // [candidates, families]: the groups a candidate is in
     const int32_t* start;   // [groups + 1]: where a group's members start
@@ -31,13 +30,7 @@ struct Shape {
 
 // Mirrored in step.py: float32, row-major, as the parameters are.
 struct Weights {
-    // [sets, inner, hidden] [sets, hidden, inner] [sets, kinds, inner, 2 hidden]
-    const float *own, *out, *pooled;
-
-    Weights of(long set, const Shape& s) const {
-        const long size = set * s.hidden * s.inner;
-        return {own + size, out + size, pooled + 2 * s.kinds * size};
-    }
+    const float *own, *out, *pooled;  // [inner, hidden] [hidden, inner] [kinds, inner, 2 hidden]
 };
 
 // The embedding of each candidate or cell, or a table of embeddings and which of them each has.
@@ -115,18 +108,6 @@ struct Layers {
             const long index = &layer - pooled.data();
             layer.fill(w.pooled + index * layer.back.k * layer.back.n);
         }
-    }
-};
-
-struct LayerSets {
-    std::vector<Layers> sets;
-
-    LayerSets(Arena& arena, const Shape& s) {
-        for (long set = 0; set < s.sets; ++set) sets.emplace_back(arena, s);
-    }
-
-    void fill(const Shape& s, const Weights& w) const {
-        for (long set = 0; set < s.sets; ++set) sets[set].fill(w.of(set, s));
     }
 };
 

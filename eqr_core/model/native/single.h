@@ -10,12 +10,12 @@
 namespace eqr {
 
 template <typename F>
-struct PackedSet {
+struct Packed {
     using Value = typename F::Value;
     Value *own, *out;
     std::vector<Value*> pooled;
 
-    PackedSet(Arena& arena, const Shape& s) {
+    Packed(Arena& arena, const Shape& s) {
         own = arena.take<Value>(F::SIZE * s.inner * s.hidden);
         out = arena.take<Value>(F::SIZE * s.inner * s.hidden);
         for (long k = 0; k < s.kinds; ++k)
@@ -27,19 +27,6 @@ struct PackedSet {
         F::pack(out, w.out, s.inner, s.hidden);
         for (long k = 0; k < s.kinds; ++k)
             F::pack(pooled[k], w.pooled + k * s.inner * 2 * s.hidden, 2 * s.hidden, s.inner);
-    }
-};
-
-template <typename F>
-struct Packed {
-    std::vector<PackedSet<F>> sets;
-
-    Packed(Arena& arena, const Shape& s) {
-        for (long set = 0; set < s.sets; ++set) sets.emplace_back(arena, s);
-    }
-
-    void fill(const Shape& s, const Weights& w) const {
-        for (long set = 0; set < s.sets; ++set) sets[set].fill(s, w.of(set, s));
     }
 };
 
@@ -68,13 +55,12 @@ class Single {
         for (long i = 0; i < size; i += 16) store(u + i, add(load(state + i), load(e + i)));
         Moved moved;
         for (long update = 0; update < s.updates; ++update) {
-            const PackedSet<F>& set = w.sets[update % s.sets];
-            project(set);
+            project();
             const float *before = update ? z : state, *draw = noise ? noise + update * size : noise;
             if (update + 1 < s.updates)
-                pass_all(set, [&](long p, float* o) { advance(p, o, before, e, draw); });
+                pass_all([&](long p, float* o) { advance(p, o, before, e, draw); });
             else
-                pass_all(set, [&](long p, float* o) {
+                pass_all([&](long p, float* o) {
                     end(p, o, before, state, draw, read.head, moved);
                 });
         }
@@ -92,14 +78,14 @@ class Single {
 
     // projected = the mean and the maximum of every group of u, through its kind's weights. The
     // groups of a block are pooled while the one before it is multiplied.
-    void project(const PackedSet<F>& set) {
+    void project() {
         const long columns = H / 32, part = s.groups * 2 * C;
         for (long r = 0; r < 32; ++r) pool_group(r);
         for (long first = 0, k = 0; first < s.groups; first += 32) {
             while (first >= s.kind[k + 1]) ++k;
             for (long j = 0; j < columns; ++j) {
                 Product product(projected + first * H + 32 * j, H,
-                                {pool + first * 2 * C, 2 * C, part, 2 * C}, set.pooled[k], 32 * j, H);
+                                {pool + first * 2 * C, 2 * C, part, 2 * C}, w.pooled[k], 32 * j, H);
                 const long from = 32 * j / columns, to = 32 * (j + 1) / columns;
                 const long pieces = product.share(to - from);
                 for (long r = from; r < to && first + 32 < s.groups; ++r) {
@@ -133,7 +119,7 @@ class Single {
 
     // settle(p, o) for each candidate p with o = out(silu(own(u) + what its groups project)).
     template <typename Settle>
-    void pass_all(const PackedSet<F>& set, Settle settle) {
+    void pass_all(Settle settle) {
         const auto left = [&](long p) {
             split(p);
             return Factor<Value>{input, C, BLOCK * C, C};
@@ -150,7 +136,7 @@ class Single {
                 h[3] = add(h[3], load(second + 16));
             }
         };
-        passes.run(s.candidates, set.own, set.out, left, adds, settle);
+        passes.run(s.candidates, w.own, w.out, left, adds, settle);
     }
 
     // The inputs of the candidates from p on as a left factor. What stands beyond the last of them

@@ -27,7 +27,7 @@ def fits(config: OperatorConfig) -> bool:
     return (
         config.mixer in ("units", "grid")
         and config.states == "single"
-        and (config.sets if config.mixer == "grid" else config.blocks) == 1
+        and (config.mixer == "grid" or config.blocks == 1)
         and config.hidden % MULTIPLE == 0
         and inner_width(config) % MULTIPLE == 0
         and (config.mixer == "units" or config.vocabulary <= MOST_KINDS)
@@ -104,16 +104,12 @@ def block_weights(blocks: Sequence[nn.Module]) -> Weights:
     """The weights of an operator's blocks in the order that `Weights` names."""
     units = [block for block in blocks if isinstance(block, UnitsBlock)]
     if units:
-        own, out = ([getattr(block, name).weight for block in units] for name in ("own", "out"))
-        pooled = [torch.stack(_weights(block.pooled)) for block in units]
-        return torch.stack(own), torch.stack(out), torch.stack(pooled)
+        (block,) = units
+        layers = [layer for layer in block.pooled if isinstance(layer, Linear)]
+        return block.own.weight, block.out.weight, torch.stack([one.weight for one in layers])
     grids = [block for block in blocks if isinstance(block, GridBlock)]
     near, out = ([getattr(block, name).weight for block in grids] for name in ("near", "out"))
     return torch.stack(near), torch.stack(out)
-
-
-def _weights(layers: nn.ModuleList) -> list[Tensor]:
-    return [layer.weight for layer in layers if isinstance(layer, Linear)]
 
 
 class _Cycle(torch.autograd.Function):

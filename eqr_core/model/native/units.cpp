@@ -1,4 +1,4 @@
-// Cycles of the `units` operator with a single state and one block a set, in bfloat16. A row's result
+// Cycles of the `units` operator with a single state and one block, in bfloat16. A row's result
 // depends on the row alone; a weight's gradient also on the number of threads, by which sums are split.
 #include "backward.h"
 #include "calls.h"
@@ -13,7 +13,7 @@ struct Gradients {
 };
 
 template <typename Worker>
-std::vector<Worker> crew(Arena& arena, const Shape& shape, const LayerSets& layers, long threads) {
+std::vector<Worker> crew(Arena& arena, const Shape& shape, const Layers& layers, long threads) {
     std::vector<Worker> workers;
     for (long t = 0; t < threads; ++t) workers.emplace_back(arena, shape, layers);
     return workers;
@@ -26,7 +26,7 @@ extern "C" {
 // Bytes that a call with so many threads works in, at an address that is a multiple of 64.
 int64_t eqr_units_workspace(const Shape* s, int64_t threads, int64_t backward) noexcept {
     Arena arena{nullptr};
-    const LayerSets layers(arena, *s);
+    const Layers layers(arena, *s);
     if (backward)
         crew<Backward>(arena, *s, layers, threads);
     else
@@ -45,8 +45,8 @@ int eqr_units_forward(const Shape* s, const Weights* weights, int64_t rows, cons
                       int64_t first, bf16* end, bf16* inputs, char* workspace, int64_t threads) {
     return guarded([&] {
         Arena arena{workspace};
-        const LayerSets layers(arena, *s);
-        layers.fill(*s, *weights);
+        const Layers layers(arena, *s);
+        layers.fill(*weights);
         auto workers = crew<Forward>(arena, *s, layers, threads);
         const long size = s->candidates * s->hidden, input = s->padded * s->hidden;
         bf16* scratch = arena.take<bf16>(threads * input);
@@ -66,8 +66,8 @@ int eqr_units_backward(const Shape* s, const Weights* weights, int64_t rows, con
                        const Gradients* d, char* workspace, int64_t threads) {
     return guarded([&] {
         Arena arena{workspace};
-        const LayerSets layers(arena, *s);
-        layers.fill(*s, *weights);
+        const Layers layers(arena, *s);
+        layers.fill(*weights);
         auto workers = crew<Backward>(arena, *s, layers, threads);
         for (const Backward& worker : workers) worker.clear();
         const long c = s->hidden, h = s->inner, size = s->candidates * c, input = s->padded * c;
@@ -75,17 +75,13 @@ int eqr_units_backward(const Shape* s, const Weights* weights, int64_t rows, con
             workers[t].run(d_end + row * size, kinds + row * s->candidates,
                            inputs + row * s->updates * input, input, d_z ? d_z + row * size : nullptr);
         });
-        for (long set = 0; set < s->sets; ++set) {
-            const auto sum = [&](float* to, float* Backward::*sums, long at, long inputs, long outputs) {
-                gather(to + at, workers, [=](const Backward& b) { return b.*sums + at; }, inputs, outputs);
-            };
-            const long size = c * h, first = set * size;
-            sum(d->own, &Backward::d_own, first, c, h);
-            // This one is not transposed: of one long row, gather's transpose is the row itself.
-            sum(d->out, &Backward::d_out, first, 1, size);
-            for (long k = 0; k < s->kinds; ++k)
-                sum(d->pooled, &Backward::d_pooled, 2 * (set * s->kinds + k) * size, 2 * c, h);
+        gather(d->own, workers, [](const Backward& b) { return b.d_own; }, c, h);
+        for (long k = 0; k < s->kinds; ++k) {
+            auto part = [=](const Backward& b) { return b.d_pooled + k * 2 * c * h; };
+            gather(d->pooled + k * 2 * c * h, workers, part, 2 * c, h);
         }
+        // These are not transposed: of one long row, gather's transpose is the row itself.
+        gather(d->out, workers, [](const Backward& b) { return b.d_out; }, 1, c * h);
         gather(d_table, workers, [](const Backward& b) { return b.d_table; }, 1, s->embeddings * c);
     });
 }
