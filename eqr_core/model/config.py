@@ -31,6 +31,9 @@ FEED_FORWARD: dict[str, object] = {
 }
 """What a net without states must have: there is nothing to repeat, to damp or to draw."""
 
+SCHEDULE = ("cycles", "updates", "gradient", "damping", "noise")
+"""How the blocks are passed. The same weights serve whatever it is."""
+
 LIMITS: dict[str, tuple[float, float]] = {
     "hidden": (1, 65_536),
     "blocks": (1, 1024),

@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 
 from eqr_core.errors import RecipeError
 from eqr_core.model.checkpoint import load_checkpoint
+from eqr_core.model.config import SCHEDULE
 from eqr_core.model.operator import Operator
 from eqr_core.training.clock import Clock
 from eqr_core.training.compiling import can_compile
@@ -80,7 +81,8 @@ class Trainer:
     ) -> None:
         """Read or generate the puzzles. `compiled` needs a C++ compiler; without one, eager.
 
-        `start` is a checkpoint of the same operator whose weights a new run begins with.
+        `start` is a checkpoint of the same operator, but for its `SCHEDULE`, whose weights a new
+        run begins with.
         `within` minutes of training in all the run ends, its learning rate decayed; the recipe's
         steps then do not count.
         `report` is called with a line now and then before the run shows its own progress, which
@@ -275,13 +277,13 @@ class Trainer:
 
     def _begin_with(self, start: Path) -> str:
         weights, card = load_checkpoint(start)
-        if card.operator != self.recipe.operator:
-            ours, theirs = asdict(self.recipe.operator), asdict(card.operator)
-            name = next(name for name in ours if ours[name] != theirs[name])
-            raise RecipeError(
-                f"{start}: its operator is not the recipe's: {name} is {theirs[name]!r} there "
-                f"and {ours[name]!r} in the recipe"
-            )
+        ours, theirs = asdict(self.recipe.operator), asdict(card.operator)
+        for name in ours:
+            if name not in SCHEDULE and ours[name] != theirs[name]:
+                raise RecipeError(
+                    f"{start}: its operator is not the recipe's: {name} is {theirs[name]!r} there "
+                    f"and {ours[name]!r} in the recipe"
+                )
         self.operator.load_state_dict(weights)
         return card.digest
 

@@ -36,7 +36,7 @@ def test_the_same_grid_alone_and_among_63_others(name: str) -> None:
     rows, columns = (int(side) for side in card.sizes[0].split("x"))
     task = task_at("sudoku", rows, columns)
     assert isinstance(task, Sudoku)
-    budget = Budget(depth=6, breadth=2)
+    budget = Budget(depth=3, breadth=2)
     requests = [SolveRequest(task, puzzle(task, i), card.name, budget, seed=i) for i in range(64)]
     together = Engine([name], slots=64).solve(requests)
     for i in (0, 21, 63):

@@ -131,9 +131,12 @@ def test_a_run_can_begin_with_the_weights_of_a_checkpoint(tmp_path: Path) -> Non
     ).resume()
     with pytest.raises(RecipeError, match="another start"):
         Trainer(tiny(), tmp_path / "second", compiled=False).resume()
+    longer = tiny(operator=dataclasses.replace(tiny().operator, cycles=2, damping=0.1))
+    third = Trainer(longer, tmp_path / "third", start=tmp_path / "first/best", compiled=False)
+    assert all(torch.equal(v, weights[k]) for k, v in third.operator.state_dict().items())
     other = tiny(operator=dataclasses.replace(tiny().operator, hidden=16))
     with pytest.raises(RecipeError, match="not the recipe's"):
-        Trainer(other, tmp_path / "third", start=tmp_path / "first/best", compiled=False)
+        Trainer(other, tmp_path / "fourth", start=tmp_path / "first/best", compiled=False)
     assert card.training["start"] is None
 
 
