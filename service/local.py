@@ -40,8 +40,8 @@ from service.store import Store
 POLL_SECONDS = 0.1
 WATCH_SECONDS = 3.0
 ASK_SECONDS = 10.0
-LOST_SECONDS = 30.0
-"""So long without an answer from Serve's controller, and Ray counts as dead."""
+LOST_SECONDS = 10.0
+"""So long without an answer, and Ray counts as dead."""
 CUT_SECONDS = 5.0
 """For the answers to solves that are cut off to go out."""
 BLOCK = 50
@@ -292,35 +292,33 @@ def farewell(settings: Settings) -> str:
 def wait_for_stop() -> None:
     """Return at the first SIGINT or SIGTERM; a second one then ends the process at once.
 
-    ServiceLost when Ray has not answered for half a minute.
+    ServiceLost when Ray has not answered for `LOST_SECONDS`.
     """
-    stop, answered = threading.Event(), threading.Event()
+    stop = threading.Event()
     kinds = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(kind, lambda *_: stop.set()) for kind in kinds]
-    watcher = threading.Thread(target=_watch, args=(stop, answered), daemon=True)
-    watcher.start()
+    silent = 0.0  # by waits, not by the clock: this process may have been stopped itself
     try:
-        silent = 0.0  # by waits, not by the clock: this process may have been stopped itself
         while not stop.wait(WATCH_SECONDS):
-            silent = 0.0 if answered.is_set() else silent + WATCH_SECONDS
-            answered.clear()
+            silent = 0.0 if _ray_answers() else silent + WATCH_SECONDS
             if silent > LOST_SECONDS:
                 raise ServiceLost("Ray no longer answers; the service is gone")
     finally:
-        stop.set()
         for kind, handler in zip(kinds, before, strict=True):
             signal.signal(kind, handler)
-    # Serve would start another Ray for a question that comes after this one has stopped.
-    watcher.join(ASK_SECONDS)
 
 
-def _watch(stop: threading.Event, answered: threading.Event) -> None:
-    """Ask Serve's controller again and again. In a thread: a dead Ray may not answer at all."""
-    while not stop.wait(WATCH_SECONDS):
-        # It may be gone for a moment, to be restarted by Ray.
-        with suppress(Exception):
-            if APP_NAME in serve.status().applications:
-                answered.set()
+def _ray_answers() -> bool:
+    """Whether Ray's head is there and has a node that lives."""
+    host, port = ray.get_runtime_context().gcs_address.rsplit(":", 1)
+    try:
+        # First: Ray's own calls wait for a dead head, and a process that leaves them waiting may
+        # crash as it ends.
+        socket.create_connection((host, int(port)), timeout=ASK_SECONDS).close()
+    except OSError:
+        return False
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return any(node["Alive"] for node in nodes)
 
 
 def _free_block() -> int:
